@@ -1,0 +1,1 @@
+//! Which models exist, how they are configured and fetched.

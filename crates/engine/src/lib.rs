@@ -1,0 +1,1 @@
+//! What a loaded model is: traits, scheduler, prefix cache, sampling.

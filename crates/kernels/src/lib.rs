@@ -1,0 +1,1 @@
+//! The few SIMD loops Ingle owns.

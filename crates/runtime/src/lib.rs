@@ -1,0 +1,1 @@
+//! Keeps the right models in memory; every capability as a plain async call.

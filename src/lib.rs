@@ -1,0 +1,1 @@
+//! Ingle as a library.
