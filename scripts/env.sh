@@ -1,0 +1,33 @@
+# shellcheck shell=bash
+# Sourced by every script here: where things are, also when HOME is unset or the cache cannot be written.
+# Nothing is built, downloaded or installed by this file.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+if [ -z "${HOME:-}" ]; then
+    HOME=$(getent passwd "$(id -u)" 2>/dev/null | cut -d: -f6)
+    export HOME="${HOME:-${TMPDIR:-/tmp}}"
+fi
+# The flags of the make that started this are not meant for the makes that cargo starts.
+unset MAKEFLAGS MFLAGS MAKELEVEL
+command -v cargo >/dev/null 2>&1 || PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
+
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/ingle"
+if ! mkdir -p "$cache" 2>/dev/null || [ ! -w "$cache" ]; then
+    cache="$root/target/cache"
+    mkdir -p "$cache"
+fi
+
+# One target directory for all checkouts, so that llama.cpp is compiled once for each user and not for each clone.
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/target}"
+mkdir -p "$CARGO_TARGET_DIR"
+CARGO_TARGET_DIR=$(cd "$CARGO_TARGET_DIR" && pwd)
+
+# The program of *this* checkout: cargo overwrites the one in the shared target directory.
+# shellcheck disable=SC2034  # read by the scripts that source this file
+bin="$root/target/bin/ingle"
+
+say() { printf '%s\n' "$*" >&2; }
+die() {
+    say "$@"
+    exit 1
+}

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Everything that can be tested on this machine, real models included, closed by one line of counts.
+# Arguments go to cargo test.
+set -euo pipefail
+# shellcheck source=scripts/env.sh
+. "$(dirname "$0")/env.sh"
+# shellcheck source=scripts/target.sh
+. "$root/scripts/target.sh"
+
+"$root/scripts/build.sh"
+
+# Tests read the models from here; without them they say so and pass over the part that needs them.
+export INGLE_TEST_MODELS="${INGLE_TEST_MODELS:-$cache/test-models}"
+for model in ${TEST_MODELS:-smollm2-135m-instruct gemma3-270m}; do
+    "$root/scripts/model.sh" "$model" "$INGLE_TEST_MODELS"
+done
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+claim_target
+status=0
+run_cargo test --release --workspace --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
+
+awk '
+    { gsub(/\033\[[0-9;]*m/, "") }
+    /^test result: / {
+        for (i = 2; i <= NF; i++) {
+            if ($i ~ /^passed/) passed += $(i - 1)
+            if ($i ~ /^failed/) failed += $(i - 1)
+            if ($i ~ /^ignored/) skipped += $(i - 1)
+        }
+        binaries++
+    }
+    END {
+        if (!binaries) { print "no test was run: see the errors above"; exit 1 }
+        printf "%d passed, %d failed", passed, failed
+        if (skipped) printf ", %d skipped", skipped
+        print ""
+    }' "$log" || status=1
+exit "$status"
