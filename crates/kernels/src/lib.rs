@@ -1,1 +1,28 @@
-//! The few SIMD loops Ingle owns.
+//! The few SIMD loops Ingle owns: what happens to one row of logits between the decoder and the chosen token.
+//!
+//! Every loop is written once, as a safe function over fixed-width lanes, and compiled for each instruction set that
+//! can matter on the machine (AVX-512, AVX2, the target's baseline); the CPU is asked at run time. No fused
+//! multiply-add and the same lanes everywhere: the result is the same to the last bit whatever the instruction set, so
+//! a seed gives the same text on another machine. Each loop has a scalar twin in the tests.
+//!
+//! The crate deliberately knows nothing about sampling rules, models or threads.
+//!
+//! Rows are `[n_vocab]`, f32. A row is *sound* when [`BlockMaxima::scan`] or [`argmax`] accepted it; the other loops
+//! do not look for NaN again.
+#![allow(unsafe_code)]
+
+mod exponent;
+mod isa;
+mod mask;
+mod peak;
+mod select;
+mod stats;
+
+pub use exponent::{EXP_BLOCK, ExpMoments, exp_block_sums, exp_moments, exp_non_positive, sum_exp};
+pub use mask::{MaskTooShort, copy_masked, mask_words};
+pub use peak::{BlockMaxima, Peak, RowFault, argmax};
+pub use select::{Candidate, by_rank, gather_at_least, keep_top, top_k};
+pub use stats::{MeanDeviation, copy_divided, mean_deviation};
+
+#[cfg(test)]
+mod tests;
