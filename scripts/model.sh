@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # model.sh MODEL FOLDER: installs a model (gallery name, path or URI) into a models folder; quick when it is there.
+# INGLE_BIN names another program than this checkout's.
 set -euo pipefail
 # shellcheck source=scripts/env.sh
 . "$(dirname "$0")/env.sh"
@@ -7,9 +8,10 @@ cd "$root"
 
 model="$1"
 folder="$2"
+program="${INGLE_BIN:-$bin}"
 mkdir -p "$folder"
 
-install_model() { "$bin" models install "$model" --models-path "$folder"; }
+install_model() { "$program" models install "$model" --models-path "$folder"; }
 
 in_gallery() { grep -E '^[- ]*name:' models/gallery.yaml | tr -d "\"' " | grep -qxF -e "name:$model" -e "-name:$model"; }
 
