@@ -45,7 +45,7 @@ as_root() {
     if [ "$(id -u)" -eq 0 ]; then return 0; fi
     has sudo || return 1
     # Without a terminal sudo cannot ask for a password: it works at once or not at all.
-    if [ ! -t 0 ]; then sudo -n true 2>/dev/null || return 1; fi
+    if [ ! -t 0 ]; then sudo -n true >/dev/null 2>&1 || return 1; fi
     echo sudo
 }
 
@@ -74,9 +74,9 @@ if ! has apt-get; then
     die "Missing here; install these with your package manager (named as Debian names them): ${packages[*]}"
 fi
 if ! prefix=$(as_root); then
-    die "Missing here: ${packages[*]}" \
-        $'\n'"This needs root, and sudo is not available without a password here. Run this once, then try again:" \
-        $'\n'"    apt-get update && apt-get install -y ${packages[*]}"
+    say "Missing here: ${packages[*]}"
+    say "This needs root, and sudo is not available without a password here. Run this once as root, then try again:"
+    die "    apt-get update && apt-get install -y ${packages[*]}"
 fi
 say "Installing what is missing${prefix:+ (sudo may ask for your password)}: ${packages[*]}"
 apt_install "$prefix" || die "apt-get could not install: ${packages[*]}"
