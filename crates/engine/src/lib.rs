@@ -6,7 +6,27 @@
 //! decoder made of arithmetic (feature `fake`).
 #![forbid(unsafe_code)]
 
+mod backend;
+mod decoder;
+mod error;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
+mod hardware;
 pub mod sampling;
+pub mod scheduler;
 mod segment;
+mod text;
+mod token;
 
+pub use backend::{
+    Backend, CacheType, ContextOverflow, Engine, FlashAttention, GpuLayers, LoadOptions, MemoryEstimate,
+};
+pub use decoder::{BatchToken, CacheRefused, DecodeError, Decoder, DecoderLimits, PrefixSharing, SeqId};
+pub use error::EngineError;
+pub use hardware::{Device, DeviceKind, Hardware};
 pub use segment::{Segment, SpecialTokens};
+pub use text::{
+    AnswerToken, BlockingGeneration, Completion, ControlTokens, EndOfGeneration, FaultReporter, FinishReason, Generation, GenerationEvent,
+    GenerationRequest, Health, Piece, TextConfig, TextModel, TextStats, Timings, Usage,
+};
+pub use token::{Surround, TokenId, TokenKind, Tokenizer};

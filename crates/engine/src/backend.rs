@@ -1,0 +1,154 @@
+//! What a backend is and what it gives: a loaded model as a set of optional handles.
+
+use std::path::PathBuf;
+
+use crate::{EngineError, Hardware, TextModel};
+
+/// How many layers go to a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GpuLayers {
+    /// As many as fit.
+    #[default]
+    Auto,
+    /// Exactly this many, 0 for none.
+    Count(u32),
+}
+
+/// Number format of the key or value cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CacheType {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats.
+    #[default]
+    F16,
+    /// 16-bit brain floats.
+    Bf16,
+    /// 8-bit blocks.
+    Q8_0,
+    /// 4-bit blocks.
+    Q4_0,
+    /// 4-bit blocks with offset.
+    Q4_1,
+    /// 5-bit blocks.
+    Q5_0,
+    /// 5-bit blocks with offset.
+    Q5_1,
+    /// 4-bit non-linear blocks.
+    Iq4Nl,
+}
+
+/// Whether the fused attention kernel is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FlashAttention {
+    /// The backend decides.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+/// What a request may do when it reaches the end of the context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ContextOverflow {
+    /// The answer ends with [`crate::FinishReason::Length`].
+    #[default]
+    Stop,
+    /// The oldest half behind the first `keep` tokens is forgotten and the answer goes on.
+    Shift {
+        /// Tokens at the start that are never forgotten.
+        keep: usize,
+    },
+}
+
+/// What to load and how; every `None` is the backend's own choice.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// Name under which the model is served.
+    pub name: String,
+    /// The weights (first file of a split set).
+    pub path: PathBuf,
+    /// Total cells of the context, shared by all requests of the model.
+    pub context_size: Option<usize>,
+    /// Requests that run at the same time.
+    pub parallel: Option<usize>,
+    /// Compute threads.
+    pub threads: Option<usize>,
+    /// Tokens per step at most.
+    pub batch: Option<usize>,
+    /// Requests that may wait.
+    pub max_waiting: Option<usize>,
+    /// Layers on the GPU.
+    pub gpu_layers: GpuLayers,
+    /// Index of the GPU that holds what is not split.
+    pub main_gpu: Option<usize>,
+    /// Shares of the GPUs.
+    pub tensor_split: Vec<f32>,
+    /// Map the file instead of reading it.
+    pub mmap: Option<bool>,
+    /// Lock the weights in memory.
+    pub mlock: bool,
+    /// Format of the key cache.
+    pub cache_type_k: CacheType,
+    /// Format of the value cache.
+    pub cache_type_v: CacheType,
+    /// Fused attention.
+    pub flash_attention: FlashAttention,
+    /// Keep the whole context of sliding-window layers, so that any prefix can be reused, at the price of memory.
+    pub swa_full: bool,
+    /// Base frequency of rotary embeddings.
+    pub rope_freq_base: Option<f32>,
+    /// Scale of rotary embeddings.
+    pub rope_freq_scale: Option<f32>,
+    /// What happens at the end of the context.
+    pub overflow: ContextOverflow,
+}
+
+/// Memory a model will take, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MemoryEstimate {
+    /// Weights.
+    pub weight_bytes: u64,
+    /// Key-value cache and recurrent state.
+    pub cache_bytes: u64,
+    /// Compute buffers and the rest.
+    pub compute_bytes: u64,
+}
+
+impl MemoryEstimate {
+    /// Everything together.
+    pub fn total_bytes(&self) -> u64 {
+        self.weight_bytes + self.cache_bytes + self.compute_bytes
+    }
+}
+
+/// Something that can turn a file into an [`Engine`]. Calls block and may take minutes.
+pub trait Backend: Send + Sync {
+    /// Name as configurations spell it, such as `llama-cpp`.
+    fn name(&self) -> &str;
+
+    /// Bytes the model will take, from its header alone.
+    ///
+    /// # Errors
+    /// [`EngineError::Load`] when the file is missing or not valid, [`EngineError::Option`] for an impossible option.
+    fn estimate(&self, options: &LoadOptions) -> Result<MemoryEstimate, EngineError>;
+
+    /// Loads the model.
+    ///
+    /// # Errors
+    /// As [`Backend::estimate`], and whatever goes wrong while weights are read and the first step is run.
+    fn load(&self, options: &LoadOptions, hardware: &Hardware) -> Result<Engine, EngineError>;
+}
+
+/// One loaded model. A capability is a handle that is there or not.
+#[derive(Clone, Default)]
+pub struct Engine {
+    /// Generates text.
+    pub text: Option<TextModel>,
+    /// The devices it runs on, for logs and reports, such as `CUDA0 (25/25 layers)` or `CPU`.
+    pub placement: String,
+    /// What it really takes, where the backend can tell.
+    pub memory: MemoryEstimate,
+}

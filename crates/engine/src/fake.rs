@@ -1,0 +1,371 @@
+//! A backend made of arithmetic: what every crate above is tested against.
+//!
+//! The fake vocabulary is the 256 bytes and a few control tokens. The decoder keeps the tokens of every sequence as a
+//! real cache would, refuses what a real one refuses, and makes logits from a hash of what it holds: an answer comes
+//! out right only if the cache held exactly the right tokens.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::{
+    Backend, BatchToken, CacheRefused, ContextOverflow, DecodeError, Decoder, DecoderLimits, Engine, EngineError,
+    FaultReporter, Hardware, LoadOptions, MemoryEstimate, PrefixSharing, Segment, SeqId, SpecialTokens, Surround,
+    TextConfig, TextModel, TokenId, TokenKind, Tokenizer,
+};
+
+/// Beginning of sequence.
+pub const BOS: TokenId = 256;
+/// End of sequence; ends an answer.
+pub const EOS: TokenId = 257;
+/// `<|im_start|>`.
+pub const IM_START: TokenId = 258;
+/// `<|im_end|>`; ends an answer.
+pub const IM_END: TokenId = 259;
+/// A step with this token fails.
+pub const POISON_STEP: TokenId = 260;
+/// A step with this token panics.
+pub const POISON_PANIC: TokenId = 261;
+/// A row for this token is NaN.
+pub const POISON_NAN: TokenId = 262;
+/// A step with this token declares the engine dead, as an abort inside C++ does.
+pub const POISON_ABORT: TokenId = 263;
+
+const SPELLINGS: [&str; 8] =
+    ["<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|step|>", "<|panic|>", "<|nan|>", "<|abort|>"];
+
+/// Entries in the fake vocabulary.
+pub const N_VOCAB: usize = 256 + SPELLINGS.len();
+
+/// Bytes and a few control tokens.
+#[derive(Debug)]
+pub struct FakeTokenizer {
+    bytes: [u8; 256],
+}
+
+impl Default for FakeTokenizer {
+    fn default() -> Self {
+        Self { bytes: std::array::from_fn(|idx| idx as u8) }
+    }
+}
+
+impl Tokenizer for FakeTokenizer {
+    fn n_vocab(&self) -> usize {
+        N_VOCAB
+    }
+
+    fn token_bytes(&self, token: TokenId) -> &[u8] {
+        let idx = token as usize;
+        match idx.checked_sub(256) {
+            None => &self.bytes[idx..=idx],
+            Some(control) => SPELLINGS.get(control).map_or(&[], |text| text.as_bytes()),
+        }
+    }
+
+    fn token_kind(&self, token: TokenId) -> TokenKind {
+        match token as usize {
+            0..256 => TokenKind::Normal,
+            256..N_VOCAB => TokenKind::Control,
+            _ => TokenKind::Unused,
+        }
+    }
+
+    fn end_of_generation(&self) -> &[TokenId] {
+        &[EOS, IM_END]
+    }
+
+    fn beginning_of_sequence(&self) -> Option<TokenId> {
+        Some(BOS)
+    }
+
+    fn end_of_sequence(&self) -> Option<TokenId> {
+        Some(EOS)
+    }
+
+    fn tokenize(&self, segments: &[Segment], surround: Surround) -> Result<Vec<TokenId>, EngineError> {
+        let mut tokens = match surround {
+            Surround::AsModelWants => vec![BOS],
+            Surround::Nothing => Vec::new(),
+        };
+        for segment in segments {
+            let mut rest = segment.text.as_str();
+            while !rest.is_empty() {
+                let control = SPELLINGS.iter().position(|spelling| rest.starts_with(spelling));
+                match (segment.special, control) {
+                    (SpecialTokens::Parse, Some(idx)) => {
+                        tokens.push(256 + idx as TokenId);
+                        rest = &rest[SPELLINGS[idx].len()..];
+                    }
+                    _ => {
+                        let n = rest.chars().next().map_or(1, char::len_utf8);
+                        tokens.extend(rest.as_bytes()[..n].iter().map(|&byte| TokenId::from(byte)));
+                        rest = &rest[n..];
+                    }
+                }
+            }
+        }
+        Ok(tokens)
+    }
+}
+
+/// One computed token in the fake cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FakeCell {
+    /// Which cell: shared ones have the same number.
+    cell: u64,
+    token: TokenId,
+}
+
+/// What a fake model answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answers {
+    /// Letters that depend on every token held; now and then an end.
+    Hash,
+    /// This text, then the end of the sequence, whatever the prompt.
+    Text(String),
+}
+
+/// A decoder made of arithmetic.
+#[derive(Debug)]
+pub struct FakeDecoder {
+    limits: DecoderLimits,
+    answers: Answers,
+    sequences: Vec<Vec<FakeCell>>,
+    /// By sequence: position of the first row of the answer, and of the last row.
+    rows_at: Vec<Option<(usize, usize)>>,
+    /// By sequence: positions before this one have left the attention window.
+    first_held: Vec<usize>,
+    next_cell: u64,
+    /// Rows of the last step: entry index and logits.
+    rows: Vec<(usize, Vec<f32>)>,
+    faults: Option<FaultReporter>,
+}
+
+/// Limits of a small fake model.
+pub fn limits() -> DecoderLimits {
+    DecoderLimits {
+        n_cells: 512,
+        n_sequence_tokens: 512,
+        n_seqs: 8,
+        n_batch: 64,
+        n_vocab: N_VOCAB,
+        sharing: PrefixSharing::Copy,
+        sliding_window: None,
+        can_shift: true,
+    }
+}
+
+impl FakeDecoder {
+    /// An empty cache.
+    pub fn new(limits: DecoderLimits, answers: Answers) -> Self {
+        let n_seqs = limits.n_seqs;
+        Self {
+            limits,
+            answers,
+            sequences: vec![Vec::new(); n_seqs],
+            rows_at: vec![None; n_seqs],
+            first_held: vec![0; n_seqs],
+            next_cell: 0,
+            rows: Vec::new(),
+            faults: None,
+        }
+    }
+
+    /// Where [`POISON_ABORT`] reports to.
+    pub fn with_faults(mut self, faults: FaultReporter) -> Self {
+        self.faults = Some(faults);
+        self
+    }
+
+    /// Tokens that `seq` holds.
+    pub fn held_tokens(&self, seq: SeqId) -> Vec<TokenId> {
+        self.sequences[seq as usize].iter().map(|cell| cell.token).collect()
+    }
+
+    fn n_cells_used(&self) -> usize {
+        self.sequences.iter().flatten().map(|cell| cell.cell).collect::<BTreeSet<_>>().len()
+    }
+
+    fn logits(&mut self, entry: &BatchToken) -> Vec<f32> {
+        let mut row = vec![0.0; N_VOCAB];
+        if entry.token == POISON_NAN {
+            row.fill(f32::NAN);
+            return row;
+        }
+        let seq = entry.seq as usize;
+        let start = match self.rows_at[seq] {
+            Some((start, last)) if last + 1 == entry.position => start,
+            _ => entry.position,
+        };
+        self.rows_at[seq] = Some((start, entry.position));
+        let token = match &self.answers {
+            Answers::Text(text) => {
+                text.as_bytes().get(entry.position - start).map_or(EOS, |&byte| TokenId::from(byte))
+            }
+            Answers::Hash => next_of(&self.held_tokens(entry.seq)),
+        };
+        for (idx, logit) in row.iter_mut().enumerate() {
+            *logit = -((idx as f32 - token as f32).abs() / 64.0);
+        }
+        row[token as usize] = 10.0;
+        row
+    }
+}
+
+/// The token that follows `tokens` in the fake model's mind (FNV-1a over them).
+pub fn next_of(tokens: &[TokenId]) -> TokenId {
+    let hash = tokens.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &token| {
+        (hash ^ u64::from(token)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    match (hash >> 32) % 40 {
+        39 => EOS,
+        letter => TokenId::from(b'a') + (letter % 26) as TokenId,
+    }
+}
+
+impl Decoder for FakeDecoder {
+    fn limits(&self) -> &DecoderLimits {
+        &self.limits
+    }
+
+    fn decode(&mut self, batch: &[BatchToken]) -> Result<(), DecodeError> {
+        assert!(!batch.is_empty(), "an empty batch is never sent");
+        assert!(batch.len() <= self.limits.n_batch, "a batch has a bound");
+        for entry in batch {
+            match (entry.token, &self.faults) {
+                (POISON_STEP, _) => return Err(DecodeError::Failed { reason: "poisoned step".into() }),
+                (POISON_PANIC, _) => panic!("poisoned decoder"),
+                (POISON_ABORT, Some(faults)) => faults.report("poisoned abort"),
+                _ => {}
+            }
+        }
+        if self.n_cells_used() + batch.len() > self.limits.n_cells {
+            return Err(DecodeError::NoRoom);
+        }
+        self.rows.clear();
+        for (entry_idx, entry) in batch.iter().enumerate() {
+            let seq = entry.seq as usize;
+            assert_eq!(self.sequences[seq].len(), entry.position, "positions follow what is held");
+            self.sequences[seq].push(FakeCell { cell: self.next_cell, token: entry.token });
+            self.next_cell += 1;
+            if let Some(window) = self.limits.sliding_window {
+                self.first_held[seq] = self.first_held[seq].max((entry.position + 1).saturating_sub(2 * window));
+            }
+            if entry.wants_row {
+                let row = self.logits(entry);
+                self.rows.push((entry_idx, row));
+            }
+        }
+        Ok(())
+    }
+
+    fn row(&mut self, entry_idx: usize) -> Result<&[f32], EngineError> {
+        let row = self.rows.iter().find(|(idx, _)| *idx == entry_idx);
+        let missing = || EngineError::Decode { reason: format!("entry {entry_idx} asked for no row") };
+        row.map(|(_, row)| row.as_slice()).ok_or_else(missing)
+    }
+
+    fn copy_prefix(&mut self, from: SeqId, to: SeqId, n_tokens: usize) -> Result<(), CacheRefused> {
+        if self.limits.sharing != PrefixSharing::Copy {
+            return Err(CacheRefused);
+        }
+        assert!(self.sequences[to as usize].is_empty(), "a copy goes into an empty sequence");
+        self.sequences[to as usize] = self.sequences[from as usize][..n_tokens].to_vec();
+        self.first_held[to as usize] = self.first_held[from as usize];
+        Ok(())
+    }
+
+    fn cut(&mut self, seq: SeqId, n_tokens: usize) -> Result<(), CacheRefused> {
+        let held = &mut self.sequences[seq as usize];
+        if self.limits.sharing == PrefixSharing::TakeOverWhole && n_tokens < held.len() {
+            return Err(CacheRefused);
+        }
+        held.truncate(n_tokens);
+        Ok(())
+    }
+
+    fn clear(&mut self, seq: SeqId) {
+        self.sequences[seq as usize].clear();
+        self.rows_at[seq as usize] = None;
+        self.first_held[seq as usize] = 0;
+    }
+
+    fn shift(&mut self, seq: SeqId, keep: usize, discard: usize) -> Result<(), CacheRefused> {
+        if !self.limits.can_shift {
+            return Err(CacheRefused);
+        }
+        self.sequences[seq as usize].drain(keep..keep + discard);
+        Ok(())
+    }
+
+    fn first_held(&self, seq: SeqId) -> usize {
+        self.first_held[seq as usize]
+    }
+}
+
+/// Starts a fake text model with `n_slots` slots.
+///
+/// # Errors
+/// As [`TextModel::start`].
+pub fn start(limits: DecoderLimits, n_slots: usize, answers: Answers) -> Result<TextModel, EngineError> {
+    let config = TextConfig {
+        name: "fake".into(),
+        n_slots,
+        max_waiting: 256,
+        overflow: ContextOverflow::Stop,
+        chat_template: None,
+        architecture: "fake".into(),
+    };
+    TextModel::start(config, Arc::new(FakeTokenizer::default()), move |faults| {
+        Ok(FakeDecoder::new(limits, answers).with_faults(faults))
+    })
+}
+
+/// A backend whose models are fake; it loads any path that exists.
+#[derive(Debug, Clone)]
+pub struct FakeBackend {
+    /// What its models answer.
+    pub answers: Answers,
+    /// Requests that may wait.
+    pub max_waiting: usize,
+    /// Chat template of its models.
+    pub chat_template: Option<String>,
+}
+
+impl Default for FakeBackend {
+    fn default() -> Self {
+        Self { answers: Answers::Hash, max_waiting: 256, chat_template: None }
+    }
+}
+
+impl Backend for FakeBackend {
+    fn name(&self) -> &str {
+        "llama-cpp"
+    }
+
+    fn estimate(&self, options: &LoadOptions) -> Result<MemoryEstimate, EngineError> {
+        let metadata = std::fs::metadata(&options.path).map_err(|error| EngineError::Load {
+            path: options.path.display().to_string(),
+            reason: error.to_string(),
+        })?;
+        Ok(MemoryEstimate { weight_bytes: metadata.len(), ..MemoryEstimate::default() })
+    }
+
+    fn load(&self, options: &LoadOptions, _hardware: &Hardware) -> Result<Engine, EngineError> {
+        let memory = self.estimate(options)?;
+        let n_cells = options.context_size.unwrap_or(512);
+        let limits = DecoderLimits { n_cells, n_sequence_tokens: n_cells, ..limits() };
+        let config = TextConfig {
+            name: options.name.clone(),
+            n_slots: options.parallel.unwrap_or(4).min(limits.n_seqs),
+            max_waiting: options.max_waiting.unwrap_or(self.max_waiting),
+            overflow: options.overflow,
+            chat_template: self.chat_template.clone(),
+            architecture: "fake".into(),
+        };
+        let answers = self.answers.clone();
+        let text = TextModel::start(config, Arc::new(FakeTokenizer::default()), move |faults| {
+            Ok(FakeDecoder::new(limits, answers).with_faults(faults))
+        })?;
+        Ok(Engine { text: Some(text), placement: "arithmetic".into(), memory })
+    }
+}

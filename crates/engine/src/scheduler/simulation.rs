@@ -1,0 +1,228 @@
+//! Seeded arrivals, cancels and slow readers against the fake decoder; every invariant is checked after every step.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::fake::{Answers, FakeDecoder, limits, next_of};
+use crate::{Decoder, PrefixSharing};
+
+/// A small generator of random numbers, so that a seed tells the whole story (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `n`.
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+}
+
+/// What a request must come to.
+struct Expected {
+    prompt: Vec<TokenId>,
+    generated: Vec<TokenId>,
+    shifts: bool,
+}
+
+struct World {
+    random: Random,
+    scheduler: Scheduler,
+    decoder: FakeDecoder,
+    open: BTreeMap<RequestId, Expected>,
+    next_id: RequestId,
+    log: Vec<String>,
+    n_ended: usize,
+    n_cached_tokens: usize,
+}
+
+impl World {
+    fn new(seed: u64, limits: DecoderLimits, n_slots: usize) -> Self {
+        let config = SchedulerConfig { limits: limits.clone(), n_slots, max_waiting: 12 };
+        Self {
+            random: Random(seed),
+            scheduler: Scheduler::new(config),
+            decoder: FakeDecoder::new(limits, Answers::Hash),
+            open: BTreeMap::new(),
+            next_id: 0,
+            log: Vec::new(),
+            n_ended: 0,
+            n_cached_tokens: 0,
+        }
+    }
+
+    fn arrive(&mut self) {
+        let mut prompt = vec![1 + self.random.below(3) as TokenId; 5 + self.random.below(60)];
+        let n_own = 1 + self.random.below(30);
+        prompt.extend((0..n_own).map(|_| self.random.below(4) as TokenId));
+        let max_tokens = (self.random.below(3) > 0).then(|| 1 + self.random.below(40));
+        let shifts = self.random.below(4) == 0;
+        let overflow = if shifts { ContextOverflow::Shift { keep: 4 } } else { ContextOverflow::Stop };
+        let id = self.next_id;
+        self.next_id += 1;
+        let submission = Submission { id, prompt: prompt.clone(), max_tokens, overflow };
+        if self.scheduler.admit(submission).is_ok() {
+            self.open.insert(id, Expected { prompt, generated: Vec::new(), shifts });
+        }
+    }
+
+    fn some_open(&mut self) -> Option<RequestId> {
+        let idx = self.random.below(self.open.len().max(1));
+        self.open.keys().nth(idx).copied()
+    }
+
+    fn disturb(&mut self) {
+        if self.random.below(3) == 0 {
+            self.arrive();
+        }
+        if self.random.below(25) == 0
+            && let Some(id) = self.some_open()
+        {
+            self.scheduler.cancel(id);
+            self.open.remove(&id);
+        }
+        if self.random.below(10) == 0
+            && let Some(id) = self.some_open()
+        {
+            let resting = self.random.below(2) == 0;
+            self.scheduler.set_resting(id, resting);
+        }
+        if self.random.below(15) == 0 {
+            let ids: Vec<_> = self.open.keys().copied().collect();
+            ids.into_iter().for_each(|id| self.scheduler.set_resting(id, false));
+        }
+        if self.random.below(200) == 0
+            && let Some(id) = self.some_open()
+        {
+            self.scheduler.discard(id);
+            self.scheduler.cancel(id);
+            self.open.remove(&id);
+        }
+    }
+
+    fn apply(&mut self, ops: &[CacheOp]) -> bool {
+        let mut all_done = true;
+        for &op in ops {
+            // Now and then a decoder refuses what it usually does.
+            let refuses = self.random.below(60) == 0;
+            let (seq, done) = match op {
+                CacheOp::Copy { to, .. } if refuses => (to, false),
+                CacheOp::Copy { from, to, n_tokens } => (to, self.decoder.copy_prefix(from, to, n_tokens).is_ok()),
+                CacheOp::Cut { seq, .. } if refuses => (seq, false),
+                CacheOp::Cut { seq, n_tokens } => (seq, self.decoder.cut(seq, n_tokens).is_ok()),
+                CacheOp::Shift { seq, keep, discard } => (seq, self.decoder.shift(seq, keep, discard).is_ok()),
+                CacheOp::Clear { seq } => {
+                    self.decoder.clear(seq);
+                    continue;
+                }
+            };
+            if !done {
+                self.scheduler.refuse_reuse(seq);
+                all_done = false;
+            }
+        }
+        all_done
+    }
+
+    fn step(&mut self) {
+        self.disturb();
+        let budget = 1 + self.random.below(20);
+        let decoder = &self.decoder;
+        let step = self.scheduler.next_step(budget, &|seq| decoder.first_held(seq));
+        self.log.push(format!("{step:?}"));
+        self.n_cached_tokens += self.scheduler.take_started().iter().map(|started| started.cached_tokens).sum::<usize>();
+        let batch: Vec<_> = step.entries.iter().map(|entry| entry.token).collect();
+        if self.apply(&step.ops) && !batch.is_empty() {
+            assert!(batch.len() <= self.decoder.limits().n_batch, "the batch has a bound");
+            self.decoder.decode(&batch).expect("reservations guarantee room");
+            self.scheduler.computed(&step.entries);
+            self.answer(&step.entries);
+        }
+        self.scheduler.check();
+    }
+
+    fn answer(&mut self, entries: &[StepEntry]) {
+        for entry in entries.iter().filter(|entry| entry.token.wants_row) {
+            let id = entry.request;
+            let token = next_of(&self.decoder.held_tokens(entry.token.seq));
+            let expected = self.open.get_mut(&id).expect("only open requests are computed");
+            if !expected.shifts {
+                let text: Vec<_> = expected.prompt.iter().chain(&expected.generated).copied().collect();
+                assert_eq!(token, next_of(&text), "cached equals uncached for request {id}");
+            }
+            expected.generated.push(token);
+            if self.scheduler.push_token(id, token) == Verdict::LengthReached || token == crate::fake::EOS {
+                self.scheduler.finish(id);
+                self.open.remove(&id);
+                self.n_ended += 1;
+            }
+        }
+    }
+
+    /// No more arrivals: everything must end.
+    fn drain(&mut self) {
+        for _ in 0..20_000 {
+            if self.open.is_empty() {
+                break;
+            }
+            let ids: Vec<_> = self.open.keys().copied().collect();
+            ids.into_iter().for_each(|id| self.scheduler.set_resting(id, false));
+            let decoder = &self.decoder;
+            let step = self.scheduler.next_step(16, &|seq| decoder.first_held(seq));
+            assert!(!step.is_empty(), "open requests {:?} but nothing to do", self.open.keys());
+            let batch: Vec<_> = step.entries.iter().map(|entry| entry.token).collect();
+            if self.apply(&step.ops) && !batch.is_empty() {
+                self.decoder.decode(&batch).expect("reservations guarantee room");
+                self.scheduler.computed(&step.entries);
+                self.answer(&step.entries);
+            }
+            self.scheduler.check();
+        }
+        assert!(self.open.is_empty(), "every request ends");
+        let occupancy = self.scheduler.occupancy();
+        assert_eq!((occupancy.running, occupancy.waiting, occupancy.cells_running), (0, 0, 0));
+    }
+}
+
+fn variants() -> Vec<(&'static str, DecoderLimits, usize)> {
+    let small = DecoderLimits { n_cells: 300, n_sequence_tokens: 200, n_batch: 32, ..limits() };
+    vec![
+        ("roomy", limits(), 4),
+        ("tight", small.clone(), 4),
+        ("one slot", small.clone(), 1),
+        ("no spare sequences", DecoderLimits { n_seqs: 4, ..small.clone() }, 4),
+        ("window", DecoderLimits { sliding_window: Some(12), ..small.clone() }, 4),
+        ("take over", DecoderLimits { sharing: PrefixSharing::TakeOver, ..small.clone() }, 4),
+        ("recurrent", DecoderLimits { sharing: PrefixSharing::TakeOverWhole, can_shift: false, ..small }, 4),
+    ]
+}
+
+#[test]
+fn invariants_hold_over_many_seeded_steps() {
+    for (name, limits, n_slots) in variants() {
+        for seed in 0..4 {
+            let mut world = World::new(seed, limits.clone(), n_slots);
+            (0..2500).for_each(|_| world.step());
+            world.drain();
+            assert!(world.n_ended > 50, "{name}, seed {seed}: only {} requests ended", world.n_ended);
+            assert!(world.n_cached_tokens > 0 || name == "recurrent", "{name}, seed {seed}: no prefix was ever reused");
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_makes_the_same_decisions() {
+    let run = |seed| {
+        let mut world = World::new(seed, limits(), 4);
+        (0..1000).for_each(|_| world.step());
+        world.log
+    };
+    assert_eq!(run(7), run(7));
+    assert_ne!(run(7), run(8));
+}

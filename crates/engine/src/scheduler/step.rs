@@ -1,0 +1,149 @@
+//! What the model has to do next.
+
+use super::*;
+use crate::BatchToken;
+
+/// A change of the cache that must be made, in order, before the batch of the same step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheOp {
+    /// `to` gets the first `n_tokens` of `from`.
+    Copy {
+        /// Holder of the prefix.
+        from: SeqId,
+        /// Empty sequence.
+        to: SeqId,
+        /// Length of the prefix.
+        n_tokens: usize,
+    },
+    /// Everything of `seq` from `n_tokens` on goes.
+    Cut {
+        /// The sequence.
+        seq: SeqId,
+        /// What stays.
+        n_tokens: usize,
+    },
+    /// All of `seq` goes.
+    Clear {
+        /// The sequence.
+        seq: SeqId,
+    },
+    /// A context shift.
+    Shift {
+        /// The sequence.
+        seq: SeqId,
+        /// Tokens at the start that stay.
+        keep: usize,
+        /// Tokens behind them that go.
+        discard: usize,
+    },
+}
+
+/// One token of a step and the request it belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepEntry {
+    /// The request.
+    pub request: RequestId,
+    /// What the model computes.
+    pub token: BatchToken,
+}
+
+/// One step: cache operations first, then the batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Step {
+    /// To be applied in order.
+    pub ops: Vec<CacheOp>,
+    /// To be computed; empty when there is nothing to do.
+    pub entries: Vec<StepEntry>,
+    /// Entries that continue a prompt; the others extend answers.
+    pub n_prompt_tokens: usize,
+}
+
+impl Step {
+    /// Is there nothing to do?
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty() && self.entries.is_empty()
+    }
+}
+
+impl Scheduler {
+    /// Fills free slots and plans the next step.
+    ///
+    /// Every answer that may go on gets one token. Prompts share what is left: up to `prompt_budget` tokens while
+    /// answers are generated (so that they keep their pace), else the whole batch. The oldest prompt gets at least half
+    /// of it, the rest goes to the shortest ones. `first_held(seq)` is the decoder's [`crate::Decoder::first_held`].
+    pub fn next_step(&mut self, prompt_budget: usize, first_held: &dyn Fn(SeqId) -> usize) -> Step {
+        self.fill_slots(first_held);
+        let mut entries = Vec::new();
+        for running in self.running.iter().filter(|running| running.is_decoding() && !running.resting) {
+            push_entries(&mut entries, running, 1);
+        }
+        let n_decoding = entries.len();
+        let room = self.config.limits.n_batch - n_decoding;
+        let budget = if n_decoding == 0 { room } else { prompt_budget.clamp(1, room.max(1)).min(room) };
+        for (idx, n_tokens) in self.share_budget(budget) {
+            push_entries(&mut entries, &self.running[idx], n_tokens);
+        }
+        let n_prompt_tokens = entries.len() - n_decoding;
+        self.make_room(entries.len());
+        Step { ops: std::mem::take(&mut self.pending_ops), entries, n_prompt_tokens }
+    }
+
+    /// Which prompts get how many tokens: indices into `running` with a count above 0.
+    fn share_budget(&self, budget: usize) -> Vec<(usize, usize)> {
+        let mut prompts: Vec<(usize, usize)> = (self.running.iter().enumerate())
+            .filter(|(_, running)| !running.is_decoding() && running.uncomputed() > 0)
+            .map(|(idx, running)| (idx, running.uncomputed()))
+            .collect();
+        let Some(&(oldest, oldest_left)) = prompts.first() else { return Vec::new() };
+        let guaranteed = oldest_left.min(budget.div_ceil(2));
+        let mut left = budget - guaranteed;
+        prompts[0].1 -= guaranteed;
+        prompts.sort_by_key(|&(idx, n_left)| (n_left, idx));
+        for (_, n_tokens) in &mut prompts {
+            *n_tokens = (*n_tokens).min(left);
+            left -= *n_tokens;
+        }
+        for (idx, n_tokens) in &mut prompts {
+            *n_tokens += if *idx == oldest { guaranteed } else { 0 };
+        }
+        prompts.retain(|&(_, n_tokens)| n_tokens > 0);
+        prompts.sort_unstable();
+        prompts
+    }
+
+    /// Evicts cached prefixes, oldest first, until `n_cells` are free. Reservations guarantee that it succeeds.
+    fn make_room(&mut self, n_cells: usize) {
+        while self.pool.n_free() < n_cells {
+            let idx = self.oldest_cached(None).expect("reservations never exceed the cells; this is a bug");
+            self.evict(idx);
+        }
+    }
+
+    /// Records that the model has computed the entries of a step.
+    ///
+    /// # Panics
+    /// When an entry is not the next one of its request.
+    pub fn computed(&mut self, entries: &[StepEntry]) {
+        for entry in entries {
+            let cell = self.pool.take().expect("room was made before the step; this is a bug");
+            let idx = self.running_idx(entry.request);
+            let running = &mut self.running[idx];
+            assert_eq!(running.cells.len(), entry.token.position, "tokens are computed in order");
+            running.cells.push(cell);
+        }
+    }
+}
+
+/// Appends the next `n_tokens` of `running`; a row is wanted for the last token it has.
+fn push_entries(entries: &mut Vec<StepEntry>, running: &Running, n_tokens: usize) {
+    let from = running.computed_len();
+    for position in from..from + n_tokens {
+        let token = BatchToken {
+            token: running.tokens[position],
+            position,
+            seq: running.seq,
+            wants_row: position + 1 == running.tokens.len(),
+        };
+        entries.push(StepEntry { request: running.id, token });
+    }
+}

@@ -1,0 +1,223 @@
+//! What the scheduler decides in single, hand-made situations.
+
+use super::*;
+use crate::fake::{Answers, FakeDecoder, limits};
+use crate::{Decoder, PrefixSharing};
+
+/// A scheduler with a fake decoder that does what the scheduler says.
+struct Bench {
+    scheduler: Scheduler,
+    decoder: FakeDecoder,
+    /// Prompt tokens computed so far.
+    n_computed: usize,
+    started: Vec<(RequestId, usize)>,
+}
+
+impl Bench {
+    fn new(limits: DecoderLimits, n_slots: usize) -> Self {
+        let config = SchedulerConfig { limits: limits.clone(), n_slots, max_waiting: 16 };
+        let decoder = FakeDecoder::new(limits, Answers::Hash);
+        Self { scheduler: Scheduler::new(config), decoder, n_computed: 0, started: Vec::new() }
+    }
+
+    fn admit(&mut self, id: RequestId, prompt: Vec<TokenId>, max_tokens: Option<usize>) {
+        let submission = Submission { id, prompt, max_tokens, overflow: ContextOverflow::Stop };
+        self.scheduler.admit(submission).expect("the queue has room");
+    }
+
+    /// Runs one step; the requests that got a row and whether they may go on.
+    fn step(&mut self) -> Vec<(RequestId, Verdict)> {
+        let decoder = &self.decoder;
+        let step = self.scheduler.next_step(8, &|seq| decoder.first_held(seq));
+        let started = self.scheduler.take_started();
+        self.started.extend(started.iter().map(|started| (started.id, started.cached_tokens)));
+        for &op in &step.ops {
+            match op {
+                CacheOp::Copy { from, to, n_tokens } => self.decoder.copy_prefix(from, to, n_tokens).unwrap(),
+                CacheOp::Cut { seq, n_tokens } => self.decoder.cut(seq, n_tokens).unwrap(),
+                CacheOp::Clear { seq } => self.decoder.clear(seq),
+                CacheOp::Shift { seq, keep, discard } => self.decoder.shift(seq, keep, discard).unwrap(),
+            }
+        }
+        let batch: Vec<_> = step.entries.iter().map(|entry| entry.token).collect();
+        if batch.is_empty() {
+            return Vec::new();
+        }
+        self.decoder.decode(&batch).expect("reservations guarantee room");
+        self.n_computed += step.n_prompt_tokens;
+        self.scheduler.computed(&step.entries);
+        self.scheduler.check();
+        let rows = step.entries.iter().filter(|entry| entry.token.wants_row).map(|entry| entry.request);
+        rows.collect::<Vec<_>>().into_iter().map(|id| (id, self.scheduler.push_token(id, 7))).collect()
+    }
+
+    /// Runs until `id` has ended by its limit.
+    fn finish(&mut self, id: RequestId) {
+        for _ in 0..1000 {
+            for (ended, verdict) in self.step() {
+                if verdict == Verdict::LengthReached {
+                    self.scheduler.finish(ended);
+                    if ended == id {
+                        return;
+                    }
+                }
+            }
+        }
+        panic!("request {id} never ends");
+    }
+}
+
+fn prompt(system: TokenId, own: TokenId) -> Vec<TokenId> {
+    let mut tokens = vec![system; 100];
+    tokens.extend([own; 10]);
+    tokens
+}
+
+#[test]
+fn prompts_that_cannot_work_are_refused() {
+    let cases = [(0, false), (1, true), (511, true), (512, false), (100_000, false)];
+    for (n_tokens, fits) in cases {
+        assert_eq!(check_prompt_length(n_tokens, 512).is_ok(), fits, "prompt of {n_tokens}");
+    }
+}
+
+#[test]
+fn a_full_queue_refuses() {
+    let mut bench = Bench::new(limits(), 1);
+    (0..16).for_each(|id| bench.admit(id, vec![1, 2], None));
+    let one_more = Submission { id: 16, prompt: vec![1], max_tokens: None, overflow: ContextOverflow::Stop };
+    assert!(matches!(bench.scheduler.admit(one_more), Err(EngineError::Overloaded { waiting: 16, limit: 16, .. })));
+}
+
+#[test]
+fn a_finished_prefix_is_reused() {
+    let mut bench = Bench::new(limits(), 2);
+    bench.admit(0, prompt(1, 2), Some(4));
+    bench.finish(0);
+    assert_eq!(bench.n_computed, 110);
+    bench.admit(1, prompt(1, 3), Some(4));
+    bench.finish(1);
+    assert_eq!(bench.started, [(0, 0), (1, 100)]);
+    assert_eq!(bench.n_computed, 120);
+}
+
+#[test]
+fn requests_that_arrive_together_compute_their_prefix_once() {
+    let mut bench = Bench::new(limits(), 4);
+    (0..4).for_each(|id| bench.admit(id, prompt(1, 10 + id as TokenId), Some(4)));
+    (0..3).for_each(|_| drop(bench.step()));
+    bench.finish(3);
+    assert_eq!(bench.n_computed, 100 + 4 * 10);
+}
+
+#[test]
+fn a_cancelled_leader_hands_its_work_on() {
+    let mut bench = Bench::new(limits(), 4);
+    bench.admit(0, prompt(1, 2), Some(4));
+    bench.admit(1, prompt(1, 3), Some(4));
+    bench.step();
+    bench.scheduler.cancel(0);
+    bench.finish(1);
+    assert_eq!(bench.n_computed, 110, "the first chunk of the leader is reused");
+}
+
+#[test]
+fn one_request_may_use_all_cells_and_evicts_what_is_cached() {
+    let mut bench = Bench::new(limits(), 2);
+    bench.admit(0, prompt(1, 2), Some(4));
+    bench.finish(0);
+    bench.admit(1, vec![9; 500], None);
+    bench.finish(1);
+    let occupancy = bench.scheduler.occupancy();
+    assert_eq!(occupancy.running, 0);
+    assert!(occupancy.cells_cached >= 500, "{occupancy:?}");
+}
+
+#[test]
+fn reservations_keep_running_requests_safe() {
+    let mut bench = Bench::new(limits(), 4);
+    bench.admit(0, vec![1; 100], Some(300));
+    bench.admit(1, vec![2; 100], Some(100));
+    bench.step();
+    assert_eq!(bench.scheduler.occupancy().running, 1, "400 + 200 cells do not fit into 512");
+    bench.finish(1);
+}
+
+#[test]
+fn a_window_that_has_moved_on_is_not_reused() {
+    let windowed = DecoderLimits { sliding_window: Some(16), ..limits() };
+    for (first_prompt, reusable) in [(60, 0), (20, 20)] {
+        let mut bench = Bench::new(windowed.clone(), 1);
+        bench.admit(0, vec![1; first_prompt], Some(2));
+        bench.finish(0);
+        bench.started.clear();
+        let mut second = vec![1; first_prompt.min(20)];
+        second.extend([2; 10]);
+        bench.admit(1, second, Some(2));
+        bench.finish(1);
+        assert_eq!(bench.started, [(1, reusable)], "after a prompt of {first_prompt}");
+    }
+}
+
+#[test]
+fn a_state_that_cannot_be_cut_is_continued_whole_or_not_at_all() {
+    let recurrent = DecoderLimits { sharing: PrefixSharing::TakeOverWhole, ..limits() };
+    let mut bench = Bench::new(recurrent, 2);
+    bench.admit(0, vec![1; 20], Some(3));
+    bench.finish(0);
+    let mut continued = vec![1; 20];
+    continued.extend([7, 7]);
+    bench.admit(1, [continued, vec![5; 4]].concat(), Some(2));
+    bench.finish(1);
+    bench.admit(2, [vec![1; 15], vec![6; 4]].concat(), Some(2));
+    bench.finish(2);
+    assert_eq!(bench.started, [(0, 0), (1, 22), (2, 0)]);
+}
+
+#[test]
+fn a_refused_reuse_computes_the_prompt_again() {
+    let mut bench = Bench::new(limits(), 2);
+    bench.admit(0, prompt(1, 2), Some(2));
+    bench.finish(0);
+    bench.started.clear();
+    bench.admit(1, prompt(1, 3), Some(2));
+    let step = bench.scheduler.next_step(8, &|_| 0);
+    let Some(&CacheOp::Copy { to, .. }) = step.ops.iter().find(|op| matches!(op, CacheOp::Copy { .. })) else {
+        panic!("a copy was planned: {:?}", step.ops)
+    };
+    bench.scheduler.refuse_reuse(to);
+    bench.scheduler.take_started();
+    bench.finish(1);
+    assert_eq!(bench.started, [(1, 0)]);
+}
+
+#[test]
+fn a_long_prompt_leaves_room_for_answers_and_for_short_prompts() {
+    let mut bench = Bench::new(limits(), 4);
+    bench.admit(0, vec![1; 4], Some(100));
+    bench.step();
+    bench.admit(1, vec![2; 200], Some(4));
+    bench.admit(2, vec![3; 6], Some(4));
+    let decoder = &bench.decoder;
+    let step = bench.scheduler.next_step(8, &|seq| decoder.first_held(seq));
+    let count = |id| step.entries.iter().filter(|entry| entry.request == id).count();
+    assert_eq!((count(0), count(1), count(2)), (1, 4, 4));
+}
+
+#[test]
+fn a_shift_makes_room_and_spoils_the_prefix_behind_it() {
+    let mut bench = Bench::new(DecoderLimits { n_cells: 64, n_sequence_tokens: 64, ..limits() }, 2);
+    let overflow = ContextOverflow::Shift { keep: 4 };
+    bench.scheduler.admit(Submission { id: 0, prompt: vec![1; 50], max_tokens: Some(100), overflow }).unwrap();
+    bench.finish(0);
+    let occupancy = bench.scheduler.occupancy();
+    assert_eq!((occupancy.cells_cached, occupancy.cached_sequences), (4, 1), "only the kept start is clean");
+}
+
+#[test]
+fn answers_without_a_limit_end_at_the_edge_of_the_context() {
+    let mut bench = Bench::new(DecoderLimits { n_cells: 64, n_sequence_tokens: 48, ..limits() }, 2);
+    bench.admit(0, vec![1; 40], None);
+    bench.finish(0);
+    assert_eq!(bench.scheduler.occupancy().cells_cached, 47, "the last sampled token is never computed");
+}

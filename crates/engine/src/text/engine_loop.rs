@@ -1,0 +1,296 @@
+//! The thread that owns a decoder: drain, decide, compute, sample, send.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::channel::{Channel, Sent, Terminal};
+use super::pacer::Pacer;
+use super::request::{EndOfGeneration, Ended, FinishReason, Queued, TokenEvent};
+use super::{Shared, TextConfig, TextStats, lock};
+use crate::sampling::Sampler;
+use crate::scheduler::{CacheOp, RequestId, Scheduler, SchedulerConfig, Step, StepEntry, Submission, Verdict};
+use crate::{CacheRefused, ContextOverflow, DecodeError, Decoder, DecoderLimits, EngineError, TokenId, Tokenizer};
+
+/// A decoder that fails this often in a row is dead.
+const MAX_FAILURES: usize = 3;
+
+/// A request the thread knows.
+struct Live {
+    channel: Arc<Channel>,
+    sampler: Sampler,
+    end_of_generation: EndOfGeneration,
+    /// When it got its slot.
+    started: Option<Instant>,
+}
+
+/// The state of the thread.
+pub(super) struct EngineLoop<D> {
+    decoder: D,
+    tokenizer: Arc<dyn Tokenizer>,
+    scheduler: Scheduler,
+    shared: Arc<Shared>,
+    overflow: ContextOverflow,
+    live: BTreeMap<RequestId, Live>,
+    pacer: Pacer,
+    stats: TextStats,
+    n_failures: usize,
+}
+
+/// Runs `body`; a panic inside kills the engine, not the process.
+pub(super) fn guard(shared: &Shared, body: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let reason = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown panic");
+        tracing::error!(model = shared.name, reason, "the engine panicked");
+        shared.die(&format!("internal error: {reason}"));
+    }
+}
+
+impl<D: Decoder> EngineLoop<D> {
+    pub(super) fn new(decoder: D, tokenizer: Arc<dyn Tokenizer>, config: &TextConfig, shared: Arc<Shared>) -> Self {
+        let limits = decoder.limits().clone();
+        let scheduler =
+            Scheduler::new(SchedulerConfig { limits, n_slots: config.n_slots, max_waiting: config.max_waiting });
+        Self {
+            decoder,
+            tokenizer,
+            scheduler,
+            shared,
+            overflow: config.overflow,
+            live: BTreeMap::new(),
+            pacer: Pacer::default(),
+            stats: TextStats::default(),
+            n_failures: 0,
+        }
+    }
+
+    pub(super) fn limits(&self) -> &DecoderLimits {
+        self.decoder.limits()
+    }
+
+    /// Works until the last handle is dropped.
+    pub(super) fn run(mut self) {
+        loop {
+            self.accept();
+            self.follow_readers();
+            if self.shared.inbox.is_closed() {
+                return self.end_all();
+            }
+            let decoder = &self.decoder;
+            let step = self.scheduler.next_step(self.pacer.budget(), &|seq| decoder.first_held(seq));
+            self.note_started();
+            self.publish();
+            if step.is_empty() {
+                if cfg!(debug_assertions) {
+                    self.scheduler.check();
+                }
+                self.shared.inbox.wait();
+            } else {
+                self.run_step(&step);
+            }
+        }
+    }
+
+    /// Takes what has arrived into the scheduler.
+    fn accept(&mut self) {
+        for Queued { id, request, seed, channel } in self.shared.inbox.take() {
+            let mut sampling = request.sampling;
+            if request.end_of_generation == EndOfGeneration::Ignored {
+                let never = self.tokenizer.end_of_generation().iter().map(|&token| (token, f32::NEG_INFINITY));
+                sampling.logit_bias.extend(never);
+            }
+            let mut sampler = Sampler::new(sampling, self.decoder.limits().n_vocab, seed);
+            sampler.prime(&request.prompt);
+            let submission = Submission {
+                id,
+                prompt: request.prompt,
+                max_tokens: request.max_tokens,
+                overflow: request.overflow.unwrap_or(self.overflow),
+            };
+            let live = Live { channel, sampler, end_of_generation: request.end_of_generation, started: None };
+            self.live.insert(id, live);
+            if let Err(error) = self.scheduler.admit(submission) {
+                self.end(id, Err(error));
+            }
+        }
+    }
+
+    /// Readers that have gone cancel their request; readers that caught up wake it.
+    fn follow_readers(&mut self) {
+        let gone: Vec<RequestId> =
+            self.live.iter().filter(|(_, live)| live.channel.reader_is_gone()).map(|(&id, _)| id).collect();
+        for id in gone {
+            self.scheduler.cancel(id);
+            // Nobody reads the end; it is sent so that every request has one.
+            self.end(id, Ok(Ended { reason: FinishReason::Stop, n_hidden_tokens: 0, at: Instant::now() }));
+        }
+        for (&id, live) in &self.live {
+            self.scheduler.set_resting(id, live.channel.is_full());
+        }
+    }
+
+    fn note_started(&mut self) {
+        let started = self.scheduler.take_started();
+        if started.is_empty() {
+            return;
+        }
+        let mut registry = lock(&self.shared.registry);
+        for started in started {
+            let Some(live) = self.live.get_mut(&started.id) else { continue };
+            if live.started.replace(Instant::now()).is_none() {
+                registry.n_waiting = registry.n_waiting.saturating_sub(1);
+            }
+            live.channel.set_started(started.cached_tokens);
+            self.stats.prompt_tokens_cached += started.cached_tokens as u64;
+        }
+    }
+
+    fn publish(&mut self) {
+        self.stats.occupancy = self.scheduler.occupancy();
+        *lock(&self.shared.stats) = self.stats;
+    }
+
+    fn run_step(&mut self, step: &Step) {
+        if !self.apply(&step.ops) || step.entries.is_empty() {
+            return;
+        }
+        let batch: Vec<_> = step.entries.iter().map(|entry| entry.token).collect();
+        let begun = Instant::now();
+        match self.decoder.decode(&batch) {
+            Ok(()) => {
+                let took = begun.elapsed();
+                self.pacer.record(batch.len() - step.n_prompt_tokens, step.n_prompt_tokens, took);
+                self.n_failures = 0;
+                self.stats.steps += 1;
+                self.stats.decode_micros += took.as_micros() as u64;
+                self.stats.prompt_tokens_computed += step.n_prompt_tokens as u64;
+                self.scheduler.computed(&step.entries);
+                self.sample(&step.entries);
+            }
+            Err(DecodeError::NoRoom) => self.relieve(&step.entries),
+            Err(DecodeError::Failed { reason }) => self.fail_step(&step.entries, &reason),
+        }
+    }
+
+    /// Changes the cache; says whether the batch of the step still makes sense.
+    fn apply(&mut self, ops: &[CacheOp]) -> bool {
+        let mut all_done = true;
+        for &op in ops {
+            let (seq, done) = match op {
+                CacheOp::Copy { from, to, n_tokens } => (to, self.decoder.copy_prefix(from, to, n_tokens)),
+                CacheOp::Cut { seq, n_tokens } => (seq, self.decoder.cut(seq, n_tokens)),
+                CacheOp::Shift { seq, keep, discard } => (seq, self.decoder.shift(seq, keep, discard)),
+                CacheOp::Clear { seq } => {
+                    self.decoder.clear(seq);
+                    continue;
+                }
+            };
+            if let Err(CacheRefused) = done {
+                tracing::debug!(model = self.shared.name, ?op, "the cache refused; the prompt is computed again");
+                self.scheduler.refuse_reuse(seq);
+                all_done = false;
+            }
+        }
+        all_done
+    }
+
+    /// The cache is full although the count says otherwise: finished prefixes go first, then the youngest request.
+    fn relieve(&mut self, entries: &[StepEntry]) {
+        if self.scheduler.occupancy().cached_sequences > 0 {
+            return self.scheduler.clear_cached();
+        }
+        let youngest = entries.iter().map(|entry| entry.request).max().expect("a step that failed has entries");
+        self.fail(youngest, "the context has no room left; raise context_size or send less at once");
+    }
+
+    fn fail_step(&mut self, entries: &[StepEntry], reason: &str) {
+        tracing::error!(model = self.shared.name, reason, "a step failed");
+        let mut requests: Vec<RequestId> = entries.iter().map(|entry| entry.request).collect();
+        requests.dedup();
+        requests.into_iter().for_each(|id| self.fail(id, reason));
+        self.n_failures += 1;
+        if self.n_failures >= MAX_FAILURES {
+            self.shared.die(&format!("{MAX_FAILURES} steps in a row failed, the last one with: {reason}"));
+        }
+    }
+
+    fn fail(&mut self, id: RequestId, reason: &str) {
+        self.scheduler.discard(id);
+        self.end(id, Err(EngineError::Decode { reason: reason.to_owned() }));
+    }
+
+    fn sample(&mut self, entries: &[StepEntry]) {
+        for (entry_idx, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.token.wants_row) {
+            let id = entry.request;
+            let live = self.live.get_mut(&id).expect("a request in a step is live; this is a bug");
+            let row = match self.decoder.row(entry_idx) {
+                Ok(row) => row,
+                Err(error) => {
+                    self.scheduler.discard(id);
+                    self.end(id, Err(error));
+                    continue;
+                }
+            };
+            match live.sampler.sample(row, None) {
+                Ok(sampled) => {
+                    live.sampler.accept(sampled.token);
+                    self.deliver(id, sampled.token, sampled.logprob);
+                }
+                Err(error) => {
+                    self.scheduler.discard(id);
+                    self.end(id, Err(error.into()));
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, id: RequestId, token: TokenId, logprob: Option<crate::sampling::TokenLogprob>) {
+        self.stats.tokens_generated += 1;
+        let at = Instant::now();
+        let live = &self.live[&id];
+        let stops = live.end_of_generation == EndOfGeneration::Stops;
+        if stops && self.tokenizer.end_of_generation().binary_search(&token).is_ok() {
+            self.scheduler.finish(id);
+            return self.end(id, Ok(Ended { reason: FinishReason::Stop, n_hidden_tokens: 1, at }));
+        }
+        let sent = live.channel.send(TokenEvent { token, logprob, at });
+        let verdict = self.scheduler.push_token(id, token);
+        match (sent, verdict) {
+            (Sent::ReaderGone, _) => {} // the next look at the readers cancels it
+            (Sent::Ok | Sent::Full, Verdict::LengthReached) => {
+                self.scheduler.finish(id);
+                self.end(id, Ok(Ended { reason: FinishReason::Length, n_hidden_tokens: 0, at }));
+            }
+            (Sent::Full, Verdict::Continue) => self.scheduler.set_resting(id, true),
+            (Sent::Ok, Verdict::Continue) => {}
+        }
+    }
+
+    /// Sends the terminal event and forgets the request.
+    fn end(&mut self, id: RequestId, terminal: Terminal) {
+        let Some(live) = self.live.remove(&id) else { return };
+        {
+            let mut registry = lock(&self.shared.registry);
+            registry.open.remove(&id);
+            match live.started {
+                Some(started) => {
+                    let secs = started.elapsed().as_secs_f64();
+                    registry.service_secs += 0.1 * (secs - registry.service_secs);
+                }
+                None => registry.n_waiting = registry.n_waiting.saturating_sub(1),
+            }
+        }
+        live.channel.end(terminal);
+    }
+
+    /// The model is unloaded: whoever still waits is told.
+    fn end_all(mut self) {
+        self.accept();
+        let ids: Vec<RequestId> = self.live.keys().copied().collect();
+        for id in ids {
+            self.end(id, Err(EngineError::Unloaded { model: self.shared.name.clone() }));
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The bounded queue in front of one engine thread.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::request::Queued;
+
+#[derive(Default)]
+struct State {
+    queued: VecDeque<Queued>,
+    /// Something happened since the engine looked last.
+    is_signalled: bool,
+    is_closed: bool,
+}
+
+/// Requests on their way to the engine, and the bell that wakes it.
+pub(super) struct Inbox {
+    /// Held for a push or a swap only.
+    state: Mutex<State>,
+    bell: Condvar,
+}
+
+impl std::fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inbox").finish_non_exhaustive()
+    }
+}
+
+impl Inbox {
+    pub(super) fn new() -> Self {
+        Self { state: Mutex::default(), bell: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic cannot happen while it is held; the data is valid all the same.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands requests over; gives them back when the engine takes no more.
+    pub(super) fn push(&self, requests: Vec<Queued>) -> Result<(), Vec<Queued>> {
+        let mut state = self.lock();
+        if state.is_closed {
+            return Err(requests);
+        }
+        state.queued.extend(requests);
+        state.is_signalled = true;
+        self.bell.notify_one();
+        Ok(())
+    }
+
+    /// Makes the engine look around.
+    pub(super) fn wake(&self) {
+        self.lock().is_signalled = true;
+        self.bell.notify_one();
+    }
+
+    /// No request is taken from now on; those inside are still handed out.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        state.is_closed = true;
+        state.is_signalled = true;
+        self.bell.notify_one();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().is_closed
+    }
+
+    /// What has arrived, without waiting.
+    pub(super) fn take(&self) -> VecDeque<Queued> {
+        let mut state = self.lock();
+        state.is_signalled = false;
+        std::mem::take(&mut state.queued)
+    }
+
+    /// Waits until something happens.
+    pub(super) fn wait(&self) {
+        let mut state = self.lock();
+        while !state.is_signalled {
+            state = self.bell.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
