@@ -22,7 +22,7 @@ pub use exponent::{EXP_BLOCK, ExpMoments, exp_block_sums, exp_moments, exp_non_p
 pub use mask::{MaskTooShort, copy_masked, mask_words};
 pub use peak::{BlockMaxima, Peak, RowFault, argmax};
 pub use select::{Candidate, by_rank, gather_at_least, keep_top, top_k};
-pub use stats::{MeanDeviation, copy_divided, mean_deviation};
+pub use stats::{MeanDeviation, copy_divided, divide_row, mean_deviation};
 
 #[cfg(test)]
 mod tests;

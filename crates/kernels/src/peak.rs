@@ -150,6 +150,13 @@ impl BlockMaxima {
         fill_maxima_of(&row[start..end], self.block_len, &mut self.values[block_idx..=block_idx]);
     }
 
+    /// Makes this the scan of the same row divided by `divisor`, which is positive: division keeps the order.
+    pub fn divide(&mut self, divisor: f32) {
+        for value in &mut self.values {
+            *value /= divisor;
+        }
+    }
+
     /// Values per block; the last block may be shorter.
     pub fn block_len(&self) -> usize {
         self.block_len

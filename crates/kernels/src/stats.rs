@@ -104,3 +104,15 @@ pub fn copy_divided(row: &[f32], divisor: f32, out: &mut Vec<f32>) {
     out.resize(row.len(), 0.0);
     divide_of(row, divisor, out);
 }
+
+#[inline(always)]
+fn divide_in_place(row: &mut [f32], divisor: f32) {
+    for value in row {
+        *value /= divisor;
+    }
+}
+
+kernel! {
+    /// Divides every value of `row`, `[n]`, by `divisor`.
+    pub fn divide_row, divide_row_on(row: &mut [f32], divisor: f32) -> () = divide_in_place;
+}

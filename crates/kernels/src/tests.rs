@@ -106,6 +106,19 @@ proptest! {
     }
 
     #[test]
+    fn a_divided_row_is_divided_everywhere(mut row in row(), divisor in 0.01f32..100.0) {
+        let (mut maxima, mut copy) = (BlockMaxima::default(), Vec::new());
+        prop_assume!(maxima.scan(&row).is_ok());
+        copy_divided(&row, divisor, &mut copy);
+        let expected: Vec<f32> = row.iter().map(|x| x / divisor).collect();
+        prop_assert_eq!(&copy, &expected);
+        divide_row(&mut row, divisor);
+        prop_assert_eq!(&row, &expected);
+        maxima.divide(divisor);
+        prop_assert_eq!(maxima.peak(&row), scalar::argmax(&row).ok());
+    }
+
+    #[test]
     fn sums_are_the_f64_sums(row in row()) {
         let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         prop_assume!(max.is_finite());
@@ -153,6 +166,7 @@ proptest! {
                 mask::copy_masked_on(isa, &row, &words, &mut masked),
             );
             stats::divide_on(isa, &row, 0.7, &mut divided);
+            stats::divide_row_on(isa, &mut divided, 1.3);
             let moments = exponent::exp_moments_on(isa, &row, max);
             let floats = [
                 exponent::sum_exp_on(isa, &row, max),

@@ -1,0 +1,387 @@
+//! The tokens still in play: first a whole row, after the first truncation a short list.
+
+use std::collections::HashMap;
+
+use ingle_kernels::{
+    BlockMaxima, Candidate, EXP_BLOCK, ExpMoments, MaskTooShort, RowFault, by_rank, copy_divided, copy_masked,
+    divide_row, exp_block_sums, exp_moments, exp_non_positive, gather_at_least, keep_top, sum_exp, top_k,
+};
+
+use super::error::SamplingError;
+
+/// Lists up to this length are sorted rather than selected from.
+const SORT_LEN: usize = 512;
+
+/// Buffers that sampling reuses from token to token. They carry nothing over; sequences may share one.
+#[derive(Debug, Clone, Default)]
+pub struct Scratch {
+    /// `[n_vocab]`: the row after edits.
+    row: Vec<f32>,
+    pub(super) maxima: BlockMaxima,
+    pub(super) list: Vec<Candidate>,
+    pub(super) pivots: Vec<f32>,
+    sums: Vec<f64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// The backend's row, untouched.
+    Lent,
+    /// The row in the scratch.
+    Edited,
+    /// The list in the scratch.
+    List,
+}
+
+/// The denominator of a softmax.
+#[derive(Clone, Copy)]
+pub(super) struct Softmax {
+    /// The largest logit.
+    pub max: f32,
+    /// Σ e^(logit − max)
+    pub sum: f64,
+}
+
+impl Softmax {
+    /// The logit of a token with this probability.
+    pub(super) fn logit_of(&self, probability: f64) -> f64 {
+        f64::from(self.max) + (probability * self.sum).ln()
+    }
+}
+
+/// Candidates of one row. Tokens at −∞ are never listed, but `n_counted` counts those that llama.cpp's chain would
+/// still carry: its dynamic temperature and `min_keep` depend on that number.
+pub(super) struct Pool<'a> {
+    lent: &'a [f32],
+    scratch: &'a mut Scratch,
+    form: Form,
+    sorted: bool,
+    n_counted: usize,
+}
+
+impl<'a> Pool<'a> {
+    /// All tokens of `row` that `mask` allows.
+    ///
+    /// # Errors
+    /// A NaN or +∞ anywhere in the row, or a mask that is too short.
+    pub(super) fn open(row: &'a [f32], mask: Option<&[u32]>, scratch: &'a mut Scratch) -> Result<Self, SamplingError> {
+        let form = match mask {
+            None => {
+                scan(&mut scratch.maxima, row)?;
+                Form::Lent
+            }
+            Some(mask) => {
+                let bad =
+                    copy_masked(row, mask, &mut scratch.row).map_err(|MaskTooShort { needed_words, words }| {
+                        SamplingError::MaskLength { words, needed_words }
+                    })?;
+                if bad {
+                    return Err(bad_logit(row));
+                }
+                scan(&mut scratch.maxima, &scratch.row)?;
+                Form::Edited
+            }
+        };
+        Ok(Self { lent: row, scratch, form, sorted: false, n_counted: row.len() })
+    }
+
+    pub(super) fn is_row(&self) -> bool {
+        self.form != Form::List
+    }
+
+    pub(super) fn n_counted(&self) -> usize {
+        self.n_counted
+    }
+
+    /// The list; meaningless while the pool is a row.
+    pub(super) fn list(&self) -> &[Candidate] {
+        &self.scratch.list
+    }
+
+    pub(super) fn row(&self) -> &[f32] {
+        if self.form == Form::Lent { self.lent } else { &self.scratch.row }
+    }
+
+    /// The most likely token, ties to the lowest; `None` when every token is excluded.
+    pub(super) fn peak(&self) -> Option<Candidate> {
+        if !self.is_row() {
+            return self.list().iter().copied().min_by(by_rank);
+        }
+        let peak = self.scratch.maxima.peak(self.row())?;
+        let candidate = Candidate { index: peak.index as u32, value: peak.value, weight: 1.0 };
+        (peak.value > f32::NEG_INFINITY).then_some(candidate)
+    }
+
+    /// Changes the logits of the tokens that `tokens` names; none becomes +∞.
+    pub(super) fn change<V>(&mut self, tokens: &HashMap<u32, V>, change: impl Fn(f32, &V) -> f32) {
+        if tokens.is_empty() {
+            return;
+        }
+        if self.form == Form::List {
+            self.sorted = false;
+            for candidate in &mut self.scratch.list {
+                if let Some(value) = tokens.get(&candidate.index) {
+                    candidate.value = change(candidate.value, value).min(f32::MAX);
+                }
+            }
+            self.scratch.list.retain(|candidate| candidate.value > f32::NEG_INFINITY);
+            return;
+        }
+        self.own_row();
+        let Scratch { row, maxima, .. } = &mut *self.scratch;
+        for (&token, value) in tokens {
+            if let Some(logit) = row.get_mut(token as usize) {
+                *logit = change(*logit, value).min(f32::MAX);
+                maxima.refresh(row, token as usize);
+            }
+        }
+    }
+
+    fn own_row(&mut self) {
+        if self.form == Form::Lent {
+            self.scratch.row.clear();
+            self.scratch.row.extend_from_slice(self.lent);
+            self.form = Form::Edited;
+        }
+    }
+
+    /// Divides every logit; `divisor` is positive.
+    pub(super) fn divide(&mut self, divisor: f32) {
+        match self.form {
+            Form::List => self.scratch.list.iter_mut().for_each(|candidate| candidate.value /= divisor),
+            Form::Edited => {
+                divide_row(&mut self.scratch.row, divisor);
+                self.scratch.maxima.divide(divisor);
+            }
+            Form::Lent => {
+                copy_divided(self.lent, divisor, &mut self.scratch.row);
+                self.scratch.maxima.divide(divisor);
+                self.form = Form::Edited;
+            }
+        }
+    }
+
+    /// The softmax denominator over the pool; weighs the list if it is one.
+    pub(super) fn softmax(&mut self) -> Softmax {
+        let max = self.max();
+        if self.is_row() {
+            return Softmax { max, sum: sum_exp(self.row(), max) };
+        }
+        Softmax { max, sum: self.weigh(max) }
+    }
+
+    /// Softmax denominator and entropy moments over the pool; weighs the list if it is one.
+    pub(super) fn moments(&mut self) -> (Softmax, ExpMoments) {
+        let max = self.max();
+        let moments = if self.is_row() {
+            exp_moments(self.row(), max)
+        } else {
+            let sum = self.weigh(max);
+            let weighed = self.list().iter().filter(|c| c.weight > 0.0);
+            let first = weighed.map(|c| f64::from(c.weight) * f64::from(c.value - max)).sum();
+            ExpMoments { sum, first }
+        };
+        (Softmax { max, sum: moments.sum }, moments)
+    }
+
+    /// The largest logit.
+    pub(super) fn max(&self) -> f32 {
+        if self.is_row() {
+            return self.scratch.maxima.max();
+        }
+        self.list().iter().fold(f32::NEG_INFINITY, |max, c| max.max(c.value))
+    }
+
+    /// Sets each listed weight to e^(logit − max); answers their sum.
+    pub(super) fn weigh(&mut self, max: f32) -> f64 {
+        let mut sum = 0.0;
+        for candidate in &mut self.scratch.list {
+            candidate.weight = exp_non_positive(candidate.value - max);
+            sum += f64::from(candidate.weight);
+        }
+        sum
+    }
+
+    /// Fills the list with the `k` largest of the row. The row stays the pool until [`Self::become_list`].
+    pub(super) fn gather_top(&mut self, k: usize) {
+        let row = if self.form == Form::Lent { self.lent } else { &self.scratch.row };
+        top_k(row, &self.scratch.maxima, k, &mut self.scratch.pivots, &mut self.scratch.list);
+        self.sorted = false;
+    }
+
+    /// Fills the list with the logits at or above `threshold` (−∞: all there are). The row stays the pool until
+    /// [`Self::become_list`].
+    pub(super) fn gather_at_least(&mut self, threshold: f32) {
+        let row = if self.form == Form::Lent { self.lent } else { &self.scratch.row };
+        gather_at_least(row, &self.scratch.maxima, threshold, &mut self.scratch.list);
+        self.sorted = false;
+    }
+
+    /// From here on the list is the pool. `n_counted` is what llama.cpp would count.
+    pub(super) fn become_list(&mut self, n_counted: usize) {
+        self.form = Form::List;
+        self.n_counted = n_counted.max(self.scratch.list.len());
+    }
+
+    /// Makes the list the pool, with every token above −∞.
+    pub(super) fn list_all(&mut self) {
+        if self.is_row() {
+            self.gather_at_least(f32::NEG_INFINITY);
+            self.become_list(self.n_counted);
+        }
+    }
+
+    /// Keeps listed candidates that `keep` accepts.
+    pub(super) fn retain(&mut self, keep: impl FnMut(&Candidate) -> bool) {
+        self.scratch.list.retain(keep);
+    }
+
+    /// Keeps the `k` best of the list.
+    pub(super) fn keep_top(&mut self, k: usize) {
+        if self.sorted {
+            self.scratch.list.truncate(k);
+        } else {
+            keep_top(&mut self.scratch.list, k);
+        }
+    }
+
+    pub(super) fn sort(&mut self) {
+        if !self.sorted {
+            self.scratch.list.sort_unstable_by(by_rank);
+            self.sorted = true;
+        }
+    }
+
+    /// Sorts lists that are short enough for a sort to be the quick way.
+    pub(super) fn sort_if_short(&mut self) {
+        if self.scratch.list.len() <= SORT_LEN {
+            self.sort();
+        }
+    }
+
+    /// How many of the best candidates reach `reached` together (it sees the running sum of weights), at least
+    /// `min_keep`; these then stand first. `rank` orders the candidates. The list must be weighed.
+    pub(super) fn nucleus_len(
+        &mut self,
+        min_keep: usize,
+        rank: impl Fn(&Candidate, &Candidate) -> std::cmp::Ordering,
+        reached: impl Fn(f64) -> bool,
+    ) -> Option<usize> {
+        let list = &mut self.scratch.list;
+        let (mut low, mut high, mut before) = (0, list.len(), 0.0);
+        // Invariant: the answer lies in low..high, everything before `low` ranks above it and weighs `before`.
+        while high - low > SORT_LEN {
+            let middle = (high - low) / 2;
+            list[low..high].select_nth_unstable_by(middle, &rank);
+            let half: f64 = list[low..low + middle].iter().map(|c| f64::from(c.weight)).sum();
+            if reached(before + half) && low + middle >= min_keep {
+                high = low + middle;
+            } else {
+                before += half;
+                low += middle;
+            }
+        }
+        list[low..high].sort_unstable_by(&rank);
+        self.sorted = false;
+        for (offset, candidate) in list[low..high].iter().enumerate() {
+            before += f64::from(candidate.weight);
+            let n_kept = low + offset + 1;
+            if n_kept >= min_keep && reached(before) {
+                return Some(n_kept);
+            }
+        }
+        None
+    }
+
+    /// As [`Self::nucleus_len`] over the first of a list that is sorted by logit.
+    pub(super) fn sorted_nucleus_len(&self, min_keep: usize, reached: impl Fn(f64) -> bool) -> Option<usize> {
+        let mut sum = 0.0;
+        let enough = |(index, candidate): (usize, &Candidate)| {
+            sum += f64::from(candidate.weight);
+            index + 1 >= min_keep && reached(sum)
+        };
+        self.list().iter().enumerate().position(enough).map(|index| index + 1)
+    }
+
+    pub(super) fn is_sorted(&self) -> bool {
+        self.sorted
+    }
+
+    /// Keeps the first `n` of the list.
+    pub(super) fn truncate(&mut self, n: usize) {
+        self.scratch.list.truncate(n);
+    }
+
+    /// Draws a token: `uniform` is in [0, 1). Answers the token and its probability within the pool.
+    pub(super) fn draw(&mut self, uniform: f64) -> Option<(u32, f64)> {
+        let max = self.max();
+        if max == f32::NEG_INFINITY {
+            return None;
+        }
+        if self.is_row() { self.draw_from_row(max, uniform) } else { self.draw_from_list(max, uniform) }
+    }
+
+    fn draw_from_list(&mut self, max: f32, uniform: f64) -> Option<(u32, f64)> {
+        let sum = self.weigh(max);
+        let weights = self.list().iter().map(|c| (c.index, c.weight));
+        pick(weights, uniform * sum).map(|(token, weight)| (token, f64::from(weight) / sum))
+    }
+
+    /// Finds the block by its sum, then the token in the block.
+    fn draw_from_row(&mut self, max: f32, uniform: f64) -> Option<(u32, f64)> {
+        let row = if self.form == Form::Lent { self.lent } else { &self.scratch.row };
+        let sum = exp_block_sums(row, max, &mut self.scratch.sums);
+        let blocks = self.scratch.sums.iter().enumerate();
+        let mut before = 0.0;
+        let mut chosen = None;
+        for (block_idx, &weight) in blocks.filter(|(_, weight)| **weight > 0.0) {
+            chosen = Some((block_idx, before));
+            if before + weight >= uniform * sum {
+                break;
+            }
+            before += weight;
+        }
+        let (block_idx, before) = chosen?;
+        let start = block_idx * EXP_BLOCK;
+        let end = (start + EXP_BLOCK).min(row.len());
+        let weights = (start..end).map(|token| (token as u32, exp_non_positive(row[token] - max)));
+        pick(weights, uniform * sum - before).map(|(token, weight)| (token, f64::from(weight) / sum))
+    }
+
+    /// Every token left with its probability, likeliest first.
+    pub(super) fn distribution(mut self) -> Vec<(u32, f32)> {
+        self.list_all();
+        self.sort();
+        let softmax = self.softmax();
+        self.list().iter().map(|c| (c.index, (f64::from(c.weight) / softmax.sum) as f32)).collect()
+    }
+}
+
+/// The token where the running sum of weights reaches `target`; the last with a weight when rounding leaves none.
+fn pick(weights: impl Iterator<Item = (u32, f32)>, target: f64) -> Option<(u32, f32)> {
+    let (mut sum, mut last) = (0.0, None);
+    for (token, weight) in weights.filter(|(_, weight)| *weight > 0.0) {
+        sum += f64::from(weight);
+        last = Some((token, weight));
+        if sum >= target {
+            break;
+        }
+    }
+    last
+}
+
+/// Scans a row; refuses NaN and +∞.
+pub(super) fn scan(maxima: &mut BlockMaxima, row: &[f32]) -> Result<(), SamplingError> {
+    match maxima.scan(row) {
+        Err(RowFault::NotANumber { index }) => Err(SamplingError::BadLogit { index }),
+        Err(RowFault::Empty) => Err(SamplingError::NoCandidate),
+        Ok(()) if maxima.max() == f32::INFINITY => Err(bad_logit(row)),
+        Ok(()) => Ok(()),
+    }
+}
+
+#[cold]
+fn bad_logit(row: &[f32]) -> SamplingError {
+    let index = row.iter().position(|x| x.is_nan() || *x == f32::INFINITY).unwrap_or(0);
+    SamplingError::BadLogit { index }
+}
