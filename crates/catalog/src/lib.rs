@@ -1,1 +1,37 @@
-//! Which models exist, how they are configured and fetched.
+//! Which models exist, how they are configured, and how their files get onto the disk.
+//!
+//! A models folder holds YAML configurations (LocalAI's keys), bare GGUF files and gallery indexes; [`Catalog`] is the
+//! view of it that follows the files. A [`Gallery`] lists what can be installed, and with feature `download` the
+//! installer fetches it: hub first, pip last, verified, resumable, into the user's cache with a link in the folder.
+//!
+//! It deliberately never loads a model, asks about devices or renders a prompt: templates pass through as text.
+//! What a YAML says ([`ModelYaml`]) and what it means ([`ModelConfig`]) are two types, so that odd values end here and
+//! nobody behind this crate meets a −1. A broken file is a [`Problem`] beside the models, never an error that hides them.
+
+#![forbid(unsafe_code)]
+
+mod config;
+mod error;
+mod gallery;
+mod model_yaml;
+mod names;
+mod registry;
+mod scan;
+mod uri;
+mod usecase;
+mod weights;
+mod yaml;
+
+pub use config::{
+    Availability, BackendOptions, ContextSize, FlashAttention, GpuLayers, LLAMA_CPP, LoadConfig, Mirostat,
+    MirostatVersion, ModelConfig, OutputConfig, RequestDefaults, Residency, TemplateConfig, TokenCount,
+};
+pub use error::{Attempt, CatalogError, Retry};
+pub use gallery::{FileSource, Gallery, GalleryEntry, GalleryFile, PipMember, SourcePlace};
+pub use model_yaml::{Flag, ModelYaml, ParametersYaml, Real, TemplateYaml, Text, Whole};
+pub use names::check_model_name;
+pub use registry::{Catalog, CatalogOptions, ModelEntry, ModelSource, ModelState, Weights};
+pub use scan::Problem;
+pub use uri::{FileUri, HubFile};
+pub use usecase::Usecase;
+pub use yaml::UnknownKey;

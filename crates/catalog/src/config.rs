@@ -1,0 +1,298 @@
+//! A model's configuration, resolved: no sentinels, every value in range, old names replaced.
+
+mod resolve;
+
+use crate::Usecase;
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+
+/// One model, validated. Absent values are the backend's or the server's business.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ModelConfig {
+    /// Public id.
+    pub name: String,
+    /// The model that requests go to instead.
+    pub alias: Option<String>,
+    /// Today's name of the backend, e.g. `llama-cpp`.
+    pub backend: Option<String>,
+    /// `parameters.model` as written: a path inside the models folder, or a URI.
+    pub model: Option<String>,
+    /// For people.
+    pub description: Option<String>,
+    /// For people.
+    pub usage: Option<String>,
+    /// What a request gets when it does not say.
+    pub defaults: RequestDefaults,
+    /// How the model is put into memory.
+    pub load: LoadConfig,
+    /// Prompt templates, as text.
+    pub template: TemplateConfig,
+    /// What is done to the output.
+    pub output: OutputConfig,
+    /// What the model may be asked for.
+    pub usecases: BTreeSet<Usecase>,
+    /// Whether requests are refused.
+    pub availability: Availability,
+    /// Whether the model may be evicted from memory.
+    pub residency: Residency,
+}
+
+/// Whether a model may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Availability {
+    /// Yes.
+    Enabled,
+    /// Its configuration says `disabled: true`.
+    Disabled,
+}
+
+/// Whether a model may leave memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Residency {
+    /// When room is needed.
+    Evictable,
+    /// Never.
+    Pinned,
+}
+
+/// Defaults for requests; a request's own value wins.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RequestDefaults {
+    /// ≥ 0; 0 is greedy.
+    pub temperature: Option<f32>,
+    /// In [0, 1].
+    pub top_p: Option<f32>,
+    /// 0 is off.
+    pub top_k: Option<u32>,
+    /// In [0, 1].
+    pub min_p: Option<f32>,
+    /// In [0, 1].
+    pub typical_p: Option<f32>,
+    /// In [0, 1]; 1 is off. Kept for completeness: llama.cpp has dropped the sampler.
+    pub tfz: Option<f32>,
+    /// Tokens of an answer.
+    pub max_tokens: Option<NonZeroU32>,
+    /// > 0; 1 is off.
+    pub repeat_penalty: Option<f32>,
+    /// How far back the penalties look.
+    pub repeat_last_n: Option<TokenCount>,
+    /// In [-2, 2].
+    pub presence_penalty: Option<f32>,
+    /// In [-2, 2].
+    pub frequency_penalty: Option<f32>,
+    /// Absent is random.
+    pub seed: Option<u64>,
+    /// Go on after the end token.
+    pub ignore_eos: Option<bool>,
+    /// Tokens of the prompt kept when the context shifts.
+    pub n_keep: Option<TokenCount>,
+    /// Choices per request.
+    pub n: Option<NonZeroU32>,
+    /// Repeat the prompt in the answer.
+    pub echo: Option<bool>,
+    /// Token (as text) to bias.
+    pub logit_bias: BTreeMap<String, f32>,
+    /// Adaptive sampling in place of the chain.
+    pub mirostat: Option<Mirostat>,
+    /// GBNF.
+    pub grammar: Option<String>,
+}
+
+/// A number of tokens, or all there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenCount {
+    /// The whole context.
+    All,
+    /// So many.
+    Tokens(u32),
+}
+
+/// Mirostat and its two numbers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Mirostat {
+    /// Which of the two algorithms.
+    pub version: MirostatVersion,
+    /// Learning rate.
+    pub eta: f32,
+    /// Target entropy.
+    pub tau: f32,
+}
+
+/// The two mirostat algorithms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MirostatVersion {
+    /// The first, with its estimate of the distribution's tail.
+    V1,
+    /// The second.
+    V2,
+}
+
+/// How the model is loaded.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LoadConfig {
+    /// Cells of the context.
+    pub context_size: Option<ContextSize>,
+    /// Compute threads.
+    pub threads: Option<NonZeroU32>,
+    /// Key/value cache in f16.
+    pub f16: Option<bool>,
+    /// Map the file.
+    pub mmap: Option<bool>,
+    /// Lock the file in memory.
+    pub mmlock: Option<bool>,
+    /// Layers on the GPU.
+    pub gpu_layers: Option<GpuLayers>,
+    /// GPU for what is not split.
+    pub main_gpu: Option<u32>,
+    /// Share of each GPU, any positive scale.
+    pub tensor_split: Vec<f32>,
+    /// Tokens of one decode call.
+    pub batch: Option<NonZeroU32>,
+    /// Fused attention.
+    pub flash_attention: Option<FlashAttention>,
+    /// ggml type of the cached keys, lower case, e.g. `q8_0`.
+    pub cache_type_k: Option<String>,
+    /// ggml type of the cached values.
+    pub cache_type_v: Option<String>,
+    /// Base frequency of the rotary embedding.
+    pub rope_freq_base: Option<f32>,
+    /// Frequency scale of the rotary embedding.
+    pub rope_freq_scale: Option<f32>,
+    /// Projector file, inside the models folder.
+    pub mmproj: Option<String>,
+    /// Draft model file, inside the models folder.
+    pub draft_model: Option<String>,
+    /// The `options:` that we understand.
+    pub options: BackendOptions,
+}
+
+/// Cells of the context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContextSize {
+    /// As many as the model was trained with.
+    Trained,
+    /// So many tokens.
+    Tokens(NonZeroU32),
+}
+
+/// Layers on the GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GpuLayers {
+    /// All of them.
+    All,
+    /// The last so many; 0 stays on the CPU.
+    Count(u32),
+}
+
+/// Fused attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlashAttention {
+    /// Always.
+    On,
+    /// Never.
+    Off,
+    /// Where the device can.
+    Auto,
+}
+
+/// `options:` of llama-cpp: the ones we use, and all others as written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BackendOptions {
+    /// `parallel`: sequences at once.
+    pub parallel: Option<NonZeroU32>,
+    /// `swa_full`: a full cache for sliding-window layers.
+    pub swa_full: Option<bool>,
+    /// `context_shift`: drop old tokens at the edge instead of ending.
+    pub context_shift: Option<bool>,
+    /// `kv_unified`: one cell pool for all sequences.
+    pub kv_unified: Option<bool>,
+    /// `n_ubatch`: tokens of one graph.
+    pub n_ubatch: Option<NonZeroU32>,
+    /// `threads_batch`: threads for prompts.
+    pub threads_batch: Option<NonZeroU32>,
+    /// `cache_reuse`: shortest run of tokens worth shifting.
+    pub cache_reuse: Option<u32>,
+    /// `warmup`: an empty run after loading.
+    pub warmup: Option<bool>,
+    /// `check_tensors`: look for invalid numbers when loading.
+    pub check_tensors: Option<bool>,
+    /// The rest: key and, after the first colon, value.
+    pub other: Vec<(String, Option<String>)>,
+}
+
+/// Prompt templates as text; `prompt` makes sense of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TemplateConfig {
+    /// Around all messages.
+    pub chat: Option<String>,
+    /// For one message.
+    pub chat_message: Option<String>,
+    /// For completions.
+    pub completion: Option<String>,
+    /// For edits.
+    pub edit: Option<String>,
+    /// In place of `chat` with tools.
+    pub function: Option<String>,
+    /// Text with media.
+    pub multimodal: Option<String>,
+    /// Whether the model's own template is used; absent means where no other template is given.
+    pub use_tokenizer_template: Option<bool>,
+    /// Between messages.
+    pub join_chat_messages_by_character: Option<String>,
+    /// In front of the answer.
+    pub reply_prefix: Option<String>,
+    /// Role to prefix, for chat without any template.
+    pub roles: BTreeMap<String, String>,
+    /// For conversations that bring none.
+    pub system_prompt: Option<String>,
+}
+
+/// What is done to the output.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OutputConfig {
+    /// Stop strings.
+    pub stopwords: Vec<String>,
+    /// Regular expressions to remove.
+    pub cutstrings: Vec<String>,
+    /// Regular expressions to keep.
+    pub extract_regex: Vec<String>,
+    /// Prefixes to trim, and the spaces after.
+    pub trimspace: Vec<String>,
+    /// Suffixes to trim.
+    pub trimsuffix: Vec<String>,
+}
+
+impl ModelConfig {
+    /// The configuration of a bare GGUF file called `name`.
+    #[must_use]
+    pub fn bare(name: &str, model: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            alias: None,
+            backend: Some(LLAMA_CPP.to_owned()),
+            model: Some(model.to_owned()),
+            description: None,
+            usage: None,
+            defaults: RequestDefaults::default(),
+            load: LoadConfig::default(),
+            template: TemplateConfig::default(),
+            output: OutputConfig::default(),
+            usecases: resolve::text_usecases(),
+            availability: Availability::Enabled,
+            residency: Residency::Evictable,
+        }
+    }
+
+    /// Whether the model may be asked for `usecase`.
+    #[must_use]
+    pub fn suits(&self, usecase: Usecase) -> bool {
+        self.usecases.contains(&usecase)
+    }
+}
+
+/// The backend of GGUF files.
+pub const LLAMA_CPP: &str = "llama-cpp";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,242 @@
+//! What a model's YAML says, key by key, in LocalAI's names and with nothing interpreted. `config` makes sense of it.
+
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// One model configuration as written. Unknown keys are reported by the reader, not held here.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct ModelYaml {
+    /// Public id.
+    pub name: Option<Text>,
+    /// This entry only points to another model.
+    pub alias: Option<Text>,
+    /// Backend name, possibly an old one.
+    pub backend: Option<Text>,
+    /// For people.
+    pub description: Option<Text>,
+    /// For people.
+    pub usage: Option<Text>,
+    /// Defaults of requests, and the model file.
+    pub parameters: Option<ParametersYaml>,
+    /// Prompt templates.
+    pub template: Option<TemplateYaml>,
+    /// Role to text prefix, for chat without a template.
+    pub roles: Option<BTreeMap<String, Text>>,
+    /// Used when a conversation brings none.
+    pub system_prompt: Option<Text>,
+    /// Cells of the context; -1 is the trained length.
+    pub context_size: Option<Whole>,
+    /// Compute threads; 0 is automatic.
+    pub threads: Option<Whole>,
+    /// f16 key/value cache.
+    pub f16: Option<Flag>,
+    /// Map the file instead of reading it.
+    pub mmap: Option<Flag>,
+    /// Keep the file in memory.
+    pub mmlock: Option<Flag>,
+    /// Layers on the GPU; -1 is all.
+    pub gpu_layers: Option<Whole>,
+    /// GPU index.
+    pub main_gpu: Option<Text>,
+    /// Share of each GPU.
+    pub tensor_split: Option<Text>,
+    /// Stop strings.
+    pub stopwords: Option<Vec<Text>>,
+    /// Regular expressions, removed from the output.
+    pub cutstrings: Option<Vec<Text>>,
+    /// Regular expressions, kept from the output.
+    pub extract_regex: Option<Vec<Text>>,
+    /// Prefixes to trim.
+    pub trimspace: Option<Vec<Text>>,
+    /// Suffixes to trim.
+    pub trimsuffix: Option<Vec<Text>>,
+    /// 0, 1 or 2.
+    pub mirostat: Option<Whole>,
+    /// Learning rate.
+    pub mirostat_eta: Option<Real>,
+    /// Target entropy.
+    pub mirostat_tau: Option<Real>,
+    /// `on`, `off` or `auto`.
+    pub flash_attention: Option<Text>,
+    /// Type of the keys in the cache.
+    pub cache_type_k: Option<Text>,
+    /// Type of the values in the cache.
+    pub cache_type_v: Option<Text>,
+    /// Default grammar (GBNF).
+    pub grammar: Option<Text>,
+    /// `key:value` for the backend.
+    pub options: Option<Vec<Text>>,
+    /// Vision projector file.
+    pub mmproj: Option<Text>,
+    /// Draft model file.
+    pub draft_model: Option<Text>,
+    /// Usecase words.
+    pub known_usecases: Option<Vec<Text>>,
+    /// Embedding mode.
+    pub embeddings: Option<Flag>,
+    /// Rerank pooling.
+    pub reranking: Option<Flag>,
+    /// Refused when asked for.
+    pub disabled: Option<Flag>,
+    /// Never evicted.
+    pub pinned: Option<Flag>,
+}
+
+/// The `parameters:` mapping.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct ParametersYaml {
+    /// File in the models folder, or a URI.
+    pub model: Option<Text>,
+    /// 0 is greedy.
+    pub temperature: Option<Real>,
+    /// Nucleus.
+    pub top_p: Option<Real>,
+    /// 0 is off.
+    pub top_k: Option<Whole>,
+    /// Relative floor.
+    pub min_p: Option<Real>,
+    /// Locally typical mass.
+    pub typical_p: Option<Real>,
+    /// Tail-free z.
+    pub tfz: Option<Real>,
+    /// 0 is no limit.
+    pub max_tokens: Option<Whole>,
+    /// 1 is off.
+    pub repeat_penalty: Option<Real>,
+    /// -1 is the whole context.
+    pub repeat_last_n: Option<Whole>,
+    /// OpenAI's.
+    pub presence_penalty: Option<Real>,
+    /// OpenAI's.
+    pub frequency_penalty: Option<Real>,
+    /// -1 is random.
+    pub seed: Option<Whole>,
+    /// Go on after the end token.
+    pub ignore_eos: Option<Flag>,
+    /// Tokens kept when the context shifts; -1 is all.
+    pub n_keep: Option<Whole>,
+    /// Choices.
+    pub n: Option<Whole>,
+    /// Repeat the prompt in the answer.
+    pub echo: Option<Flag>,
+    /// Tokens of one decode call.
+    pub batch: Option<Whole>,
+    /// Base of the rotation.
+    pub rope_freq_base: Option<Real>,
+    /// Scale of the rotation.
+    pub rope_freq_scale: Option<Real>,
+    /// Token to bias.
+    pub logit_bias: Option<BTreeMap<String, Real>>,
+}
+
+/// The `template:` mapping; the texts are kept as they are.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct TemplateYaml {
+    /// Around all messages.
+    pub chat: Option<Text>,
+    /// For one message.
+    pub chat_message: Option<Text>,
+    /// For `/completions`.
+    pub completion: Option<Text>,
+    /// For `/edits`.
+    pub edit: Option<Text>,
+    /// In place of `chat` with tools.
+    pub function: Option<Text>,
+    /// Text with media.
+    pub multimodal: Option<Text>,
+    /// The model's own Jinja template.
+    pub use_tokenizer_template: Option<Flag>,
+    /// Between messages.
+    pub join_chat_messages_by_character: Option<Text>,
+    /// In front of the answer.
+    pub reply_prefix: Option<Text>,
+}
+
+/// A string; a number or truth value that someone left unquoted is taken as text.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Text(pub String);
+
+/// A truth value; `yes`, `no`, `on`, `off`, 0, 1 and quoted forms are understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flag(pub bool);
+
+/// An integer; a quoted one and a fraction of zero are understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whole(pub i64);
+
+/// A finite number; a quoted one is understood.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Real(pub f64);
+
+/// Reads a scalar of any YAML type through its text.
+struct ScalarVisitor<T> {
+    expected: &'static str,
+    read: fn(&str) -> Option<T>,
+}
+
+impl<T> Visitor<'_> for ScalarVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.expected)
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<T, E> {
+        (self.read)(value).ok_or_else(|| E::invalid_type(de::Unexpected::Str(value), &self))
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<T, E> {
+        let text = if value { "true" } else { "false" };
+        (self.read)(text).ok_or_else(|| E::invalid_type(de::Unexpected::Bool(value), &self))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<T, E> {
+        (self.read)(&value.to_string()).ok_or_else(|| E::invalid_type(de::Unexpected::Signed(value), &self))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<T, E> {
+        (self.read)(&value.to_string()).ok_or_else(|| E::invalid_type(de::Unexpected::Unsigned(value), &self))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<T, E> {
+        (self.read)(&value.to_string()).ok_or_else(|| E::invalid_type(de::Unexpected::Float(value), &self))
+    }
+}
+
+macro_rules! scalar {
+    ($name:ident, $expected:literal, $read:expr) => {
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_any(ScalarVisitor { expected: $expected, read: $read })
+            }
+        }
+    };
+}
+
+scalar!(Text, "a text", |text| Some(Self(text.to_owned())));
+scalar!(Flag, "true or false", |text| read_flag(text).map(Self));
+scalar!(Whole, "an integer", |text| read_whole(text).map(Self));
+scalar!(Real, "a finite number", |text| text.trim().parse().ok().filter(|value: &f64| value.is_finite()).map(Self));
+
+pub(crate) fn read_flag(text: &str) -> Option<bool> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" | "enabled" => Some(true),
+        "false" | "no" | "off" | "0" | "disabled" => Some(false),
+        _ => None,
+    }
+}
+
+fn read_whole(text: &str) -> Option<i64> {
+    let text = text.trim();
+    if let Ok(value) = text.parse() {
+        return Some(value);
+    }
+    let real: f64 = text.parse().ok()?;
+    // 2^53: above it a float cannot tell neighbouring integers apart.
+    (real.fract() == 0.0 && real.abs() < 9_007_199_254_740_992.0).then_some(real as i64)
+}

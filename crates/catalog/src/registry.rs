@@ -1,0 +1,318 @@
+//! The catalog of a models folder: every model by name, kept in step with the files.
+
+use crate::config::{Availability, ModelConfig};
+use crate::scan::{self, BareFile, Configured, Problem, Snapshot};
+use crate::uri::file_name_of_uri;
+use crate::weights::Kinds;
+use crate::yaml::UnknownKey;
+use crate::{CatalogError, Usecase, names};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+/// What else the catalog reads.
+#[derive(Debug, Clone, Default)]
+pub struct CatalogOptions {
+    /// One more YAML file with model configurations (`--models-config-file`).
+    pub config_file: Option<PathBuf>,
+}
+
+/// The models of one folder. Cheap to ask: the folder is listed each time, its files are read when they changed.
+#[derive(Debug)]
+pub struct Catalog {
+    models_path: PathBuf,
+    options: CatalogOptions,
+    kinds: Kinds,
+    /// The last pass over the folder; behind a lock because looking up may renew it.
+    snapshot: Mutex<Arc<Snapshot>>,
+}
+
+/// One model.
+#[derive(Debug, Clone)]
+pub struct ModelEntry {
+    /// Public id.
+    pub name: String,
+    /// What is configured, or the defaults of a bare file.
+    pub config: ModelConfig,
+    /// Where it comes from.
+    pub source: ModelSource,
+    /// Whether it can be loaded.
+    pub state: ModelState,
+    /// When its configuration or file was last changed.
+    pub modified: Option<SystemTime>,
+    /// Keys of its configuration that we do not know.
+    pub warnings: Vec<UnknownKey>,
+}
+
+/// Where a model comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelSource {
+    /// This YAML file.
+    Yaml(PathBuf),
+    /// This GGUF file without a configuration.
+    BareFile(PathBuf),
+}
+
+/// Whether a model can be loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelState {
+    /// The weights are there.
+    Ready(Weights),
+    /// The weights are named by something else than a file, e.g. another backend's repository, or not at all.
+    NoFile,
+    /// This file should exist and does not.
+    MissingFile(PathBuf),
+    /// Requests go to this model instead.
+    Alias(String),
+    /// Switched off.
+    Disabled,
+}
+
+/// Weight files of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Weights {
+    /// The file to load (the first part of a split one).
+    pub path: PathBuf,
+    /// Bytes of all parts.
+    pub bytes: u64,
+}
+
+impl ModelEntry {
+    /// Seconds since 1970 of the last change, for OpenAI's `created`.
+    #[must_use]
+    pub fn created(&self) -> Option<u64> {
+        let since = self.modified?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        Some(since.as_secs())
+    }
+
+    /// The weights, or why there are none to load.
+    pub fn weights(&self) -> Result<&Weights, CatalogError> {
+        let name = || self.name.clone();
+        match &self.state {
+            ModelState::Ready(weights) => Ok(weights),
+            ModelState::Disabled => Err(CatalogError::Disabled { name: name() }),
+            ModelState::MissingFile(path) => Err(CatalogError::MissingFile { name: name(), path: path.clone() }),
+            ModelState::NoFile | ModelState::Alias(_) => {
+                let path = match &self.source {
+                    ModelSource::Yaml(path) | ModelSource::BareFile(path) => path.clone(),
+                };
+                let message = "parameters.model names no file of the models folder".to_owned();
+                Err(CatalogError::BadConfig { name: name(), path, line: 0, message })
+            }
+        }
+    }
+}
+
+impl Catalog {
+    /// Reads the folder once. Broken files become [`problems`](Self::problems); a missing folder is an error.
+    pub fn open(models_path: &Path, options: CatalogOptions) -> Result<Self, CatalogError> {
+        let kinds = Kinds::default();
+        let snapshot = scan::scan(models_path, options.config_file.as_deref(), &kinds)?;
+        Ok(Self { models_path: models_path.to_owned(), options, kinds, snapshot: Mutex::new(Arc::new(snapshot)) })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn models_path(&self) -> &Path {
+        &self.models_path
+    }
+
+    /// Every model, sorted by name: configured ones, and GGUF files that no configuration uses.
+    #[must_use]
+    pub fn list(&self) -> Vec<ModelEntry> {
+        let snapshot = self.current();
+        let used = self.used_files(&snapshot);
+        let configured = snapshot.configured.values().map(|from| self.configured_entry(from));
+        let free = |bare: &&BareFile| !used.contains(&bare.relative) && !snapshot.configured.contains_key(&bare.name);
+        let bare = snapshot.bare.values().filter(free).map(|from| self.bare_entry(from));
+        let mut entries: Vec<ModelEntry> = configured.chain(bare).collect();
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        entries
+    }
+
+    /// What could not be read, in the order of the files.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Problem> {
+        self.current().problems.clone()
+    }
+
+    /// The model called `name`: a configured name, a GGUF file with or without its ending, a YAML file without its.
+    /// An alias is answered as it stands; [`resolve`](Self::resolve) follows it.
+    pub fn get(&self, name: &str) -> Result<ModelEntry, CatalogError> {
+        names::check_model_name(name)?;
+        let snapshot = self.current();
+        if let Some(from) = snapshot.configured.get(name) {
+            return Ok(self.configured_entry(from));
+        }
+        if let Some(from) = find_bare(&snapshot, name) {
+            return Ok(self.bare_entry(from));
+        }
+        let by_file = |from: &&Configured| from.path.file_stem().is_some_and(|stem| stem == name);
+        if let Some(from) = snapshot.configured.values().find(by_file) {
+            return Ok(self.configured_entry(from));
+        }
+        if let Some(problem) = snapshot.problems.iter().find(|problem| concerns(problem, name)) {
+            let (path, line) = (problem.path.clone(), problem.line);
+            return Err(CatalogError::BadConfig {
+                name: name.to_owned(),
+                path,
+                line,
+                message: problem.message.clone(),
+            });
+        }
+        drop(snapshot);
+        let known = self.list().into_iter().map(|entry| entry.name).collect();
+        Err(CatalogError::NotFound { name: name.to_owned(), known })
+    }
+
+    /// The model for a request: the named one with its alias followed (one hop), or the first that suits. It is
+    /// enabled, does `usecase` and has its weights.
+    pub fn resolve(&self, name: Option<&str>, usecase: Usecase) -> Result<ModelEntry, CatalogError> {
+        let Some(name) = name else { return self.first_for(usecase) };
+        let mut entry = self.get(name)?;
+        if let ModelState::Alias(target) = &entry.state {
+            entry = self.get(target)?;
+        }
+        if entry.config.availability == Availability::Disabled {
+            return Err(CatalogError::Disabled { name: entry.name });
+        }
+        if !entry.config.suits(usecase) {
+            let words: Vec<&str> = entry.config.usecases.iter().map(|usecase| usecase.word()).collect();
+            return Err(CatalogError::Unsuited { name: entry.name, usecase, has: words.join(", ") });
+        }
+        entry.weights()?;
+        Ok(entry)
+    }
+
+    /// Reads everything again.
+    pub fn reload(&self) -> Result<(), CatalogError> {
+        let fresh = scan::scan(&self.models_path, self.options.config_file.as_deref(), &self.kinds)?;
+        *self.lock() = Arc::new(fresh);
+        Ok(())
+    }
+
+    fn first_for(&self, usecase: Usecase) -> Result<ModelEntry, CatalogError> {
+        let suits = |entry: &ModelEntry| entry.config.suits(usecase) && matches!(entry.state, ModelState::Ready(_));
+        let (configured, bare): (Vec<_>, Vec<_>) =
+            self.list().into_iter().filter(suits).partition(|entry| matches!(entry.source, ModelSource::Yaml(_)));
+        configured.into_iter().chain(bare).next().ok_or(CatalogError::NoneSuits { usecase })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arc<Snapshot>> {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last pass, renewed when a file changed. A folder that has become unreadable shows as a problem.
+    fn current(&self) -> Arc<Snapshot> {
+        let held = Arc::clone(&self.lock());
+        let renewed = match scan::fingerprint(&self.models_path) {
+            Ok(marks) if marks == held.fingerprint => return held,
+            Ok(_) => scan::scan(&self.models_path, self.options.config_file.as_deref(), &self.kinds),
+            Err(source) => Err(CatalogError::ModelsFolder { path: self.models_path.clone(), source }),
+        };
+        let fresh = Arc::new(renewed.unwrap_or_else(|error| self.unreadable(&error)));
+        *self.lock() = Arc::clone(&fresh);
+        fresh
+    }
+
+    fn unreadable(&self, error: &CatalogError) -> Snapshot {
+        let path = self.models_path.clone();
+        let problem = Problem { path, line: 0, model: None, message: error.to_string() };
+        Snapshot { problems: vec![problem], ..Snapshot::default() }
+    }
+
+    /// Files that configurations refer to, relative to the models folder.
+    fn used_files(&self, snapshot: &Snapshot) -> BTreeSet<PathBuf> {
+        let files = |from: &Configured| {
+            let model = from.config.model.as_deref().and_then(local_file_name);
+            [model, from.config.load.mmproj.clone(), from.config.load.draft_model.clone()]
+        };
+        snapshot.configured.values().flat_map(files).flatten().map(|file| normal(Path::new(&file))).collect()
+    }
+
+    fn configured_entry(&self, from: &Configured) -> ModelEntry {
+        ModelEntry {
+            name: from.config.name.clone(),
+            state: self.state(&from.config),
+            config: from.config.clone(),
+            source: ModelSource::Yaml(from.path.clone()),
+            modified: from.modified,
+            warnings: from.warnings.clone(),
+        }
+    }
+
+    fn bare_entry(&self, from: &BareFile) -> ModelEntry {
+        let state = self.file_state(&from.relative, &from.parts);
+        ModelEntry {
+            name: from.name.clone(),
+            config: ModelConfig::bare(&from.name, &from.relative.to_string_lossy()),
+            source: ModelSource::BareFile(self.models_path.join(&from.relative)),
+            state,
+            modified: from.modified,
+            warnings: Vec::new(),
+        }
+    }
+
+    fn state(&self, config: &ModelConfig) -> ModelState {
+        if config.availability == Availability::Disabled {
+            return ModelState::Disabled;
+        }
+        if let Some(target) = &config.alias {
+            return ModelState::Alias(target.clone());
+        }
+        let Some(file) = config.model.as_deref().and_then(local_file_name) else { return ModelState::NoFile };
+        let relative = normal(Path::new(&file));
+        let shard = relative.file_name().and_then(|name| name.to_str()).and_then(names::Shard::parse);
+        let parts: Vec<PathBuf> = shard
+            .map(|shard| (1..=shard.count).map(|number| relative.with_file_name(shard.file_name(number))).collect())
+            .unwrap_or_default();
+        self.file_state(&relative, &parts)
+    }
+
+    /// Looks at the file itself, each time: it may have gone since it was listed.
+    fn file_state(&self, relative: &Path, parts: &[PathBuf]) -> ModelState {
+        let mut bytes = 0;
+        let others = parts.iter().map(PathBuf::as_path).filter(|part| *part != relative);
+        for part in std::iter::once(relative).chain(others) {
+            let path = self.models_path.join(part);
+            match std::fs::metadata(&path) {
+                Ok(metadata) if metadata.is_file() => bytes += metadata.len(),
+                Ok(_) | Err(_) => return ModelState::MissingFile(path),
+            }
+        }
+        ModelState::Ready(Weights { path: self.models_path.join(relative), bytes })
+    }
+}
+
+/// The file in the models folder that `parameters.model` means.
+fn local_file_name(model: &str) -> Option<String> {
+    match file_name_of_uri(model) {
+        Some(name) => name.ok(),
+        None => Some(model.to_owned()),
+    }
+}
+
+/// The path without `./`.
+fn normal(path: &Path) -> PathBuf {
+    path.components().filter(|part| *part != std::path::Component::CurDir).collect()
+}
+
+fn find_bare<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a BareFile> {
+    let exact = snapshot.bare.get(name);
+    let with_ending = || {
+        let same = |bare: &&BareFile| names::without_gguf(&bare.name) == name;
+        snapshot.bare.values().find(same)
+    };
+    let by_first_part = || snapshot.bare.values().find(|bare| bare.relative.as_os_str() == name);
+    exact.or_else(with_ending).or_else(by_first_part)
+}
+
+fn concerns(problem: &Problem, name: &str) -> bool {
+    problem.model.as_deref() == Some(name)
+        || problem.path.file_stem().is_some_and(|stem| stem == name)
+        || problem.path.file_name().is_some_and(|file| file == name)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! What lies in a models folder: YAML files and bare GGUF files, in a fixed order.
+
+use crate::config::ModelConfig;
+use crate::gallery::{Document, classify};
+use crate::model_yaml::ModelYaml;
+use crate::names::{self, Shard};
+use crate::yaml::{self, MAX_YAML_BYTES, Node, UnknownKey};
+use crate::{CatalogError, weights};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// Something in the models folder that could not be used, or that should be looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file.
+    pub path: PathBuf,
+    /// 1-based; 0 when not known.
+    pub line: u64,
+    /// The model, where it has a name.
+    pub model: Option<String>,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// A configured model and where its configuration stands.
+#[derive(Debug, Clone)]
+pub(crate) struct Configured {
+    pub config: ModelConfig,
+    pub path: PathBuf,
+    pub modified: Option<SystemTime>,
+    pub warnings: Vec<UnknownKey>,
+}
+
+/// A GGUF file without a configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct BareFile {
+    /// Path inside the models folder; for a split file the name without part numbers.
+    pub name: String,
+    /// The file to load (the first part).
+    pub relative: PathBuf,
+    /// Other parts that should lie beside it.
+    pub parts: Vec<PathBuf>,
+    pub modified: Option<SystemTime>,
+}
+
+/// Everything found in one pass.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Snapshot {
+    pub configured: BTreeMap<String, Configured>,
+    pub bare: BTreeMap<String, BareFile>,
+    pub problems: Vec<Problem>,
+    pub fingerprint: Fingerprint,
+}
+
+/// Path, length and time of every file, to see whether a new pass is needed.
+pub(crate) type Fingerprint = Vec<(PathBuf, u64, Option<SystemTime>)>;
+
+/// The files at the top of `folder` and one level below, sorted. Names that begin with a dot are left out.
+pub(crate) fn fingerprint(folder: &Path) -> io::Result<Fingerprint> {
+    let mut found = Vec::new();
+    for path in listed(folder)? {
+        let Ok(metadata) = fs::metadata(&path) else { continue };
+        if metadata.is_dir() {
+            for inner in listed(&path).unwrap_or_default() {
+                found.extend(file_mark(inner));
+            }
+        } else {
+            found.extend(file_mark(path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn file_mark(path: PathBuf) -> Option<(PathBuf, u64, Option<SystemTime>)> {
+    let metadata = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
+    Some((path, metadata.len(), metadata.modified().ok()))
+}
+
+fn listed(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+            paths.push(entry.path());
+        }
+    }
+    Ok(paths)
+}
+
+fn has_ending(path: &Path, endings: &[&str]) -> bool {
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    ending.is_some_and(|ending| endings.iter().any(|wanted| wanted.eq_ignore_ascii_case(ending)))
+}
+
+/// The YAML files at the top of `folder`.
+pub(crate) fn yaml_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(listed(folder)?.into_iter().filter(|path| has_ending(path, &["yaml", "yml"])).collect())
+}
+
+/// The text of a YAML file of bearable size.
+pub(crate) fn read_yaml_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    fs::File::open(path)?.take(MAX_YAML_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_YAML_BYTES {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 32 MiB"));
+    }
+    Ok(text)
+}
+
+/// Reads the whole folder.
+pub(crate) fn scan(
+    folder: &Path,
+    extra_config: Option<&Path>,
+    kinds: &weights::Kinds,
+) -> Result<Snapshot, CatalogError> {
+    let unreadable = |source| CatalogError::ModelsFolder { path: folder.to_owned(), source };
+    let mut snapshot = Snapshot { fingerprint: fingerprint(folder).map_err(unreadable)?, ..Snapshot::default() };
+    let files: Vec<PathBuf> = snapshot.fingerprint.iter().map(|(path, ..)| path.clone()).collect();
+    let top = |path: &&PathBuf| path.parent() == Some(folder) && has_ending(path, &["yaml", "yml"]);
+    for path in files.iter().filter(top).map(PathBuf::as_path).chain(extra_config) {
+        snapshot.read_yaml(path);
+    }
+    let ggufs: Vec<&PathBuf> = files.iter().filter(|path| has_ending(path, &["gguf"])).collect();
+    for path in ggufs {
+        snapshot.add_gguf(folder, path, kinds);
+    }
+    Ok(snapshot)
+}
+
+impl Snapshot {
+    fn problem(&mut self, path: &Path, line: u64, model: Option<&str>, message: impl Into<String>) {
+        let model = model.map(str::to_owned);
+        self.problems.push(Problem { path: path.to_owned(), line, model, message: message.into() });
+    }
+
+    fn read_yaml(&mut self, path: &Path) {
+        let text = match read_yaml_text(path) {
+            Ok(text) => text,
+            Err(error) => return self.problem(path, 0, None, format!("cannot be read: {error}")),
+        };
+        let node = match yaml::parse(&text) {
+            Ok(node) => node,
+            Err(error) => return self.problem(path, error.line, None, error.message),
+        };
+        if let Document::Models(nodes) = classify(node) {
+            let stem = path.file_stem().and_then(|stem| stem.to_str()).filter(|_| nodes.len() == 1);
+            for node in &nodes {
+                self.add_model(path, node, stem);
+            }
+        }
+    }
+
+    fn add_model(&mut self, path: &Path, node: &Node, fallback_name: Option<&str>) {
+        let (written, warnings) = match node.decode::<ModelYaml>() {
+            Ok(decoded) => decoded,
+            Err(error) => return self.problem(path, error.line, None, error.message),
+        };
+        let name = written.name.clone().map(|text| text.0);
+        let config = match ModelConfig::resolve(written, fallback_name) {
+            Ok(config) => config,
+            Err(bad) => {
+                let line = node.line_of_key(bad.key);
+                return self.problem(path, line, name.as_deref(), format!("{}: {}", bad.key, bad.message));
+            }
+        };
+        if let Some(first) = self.configured.get(&config.name) {
+            let message = format!("the name is taken by {}", first.path.display());
+            return self.problem(path, node.line, Some(&config.name), message);
+        }
+        let modified = fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+        let name = config.name.clone();
+        self.configured.insert(name, Configured { config, path: path.to_owned(), modified, warnings });
+    }
+
+    fn add_gguf(&mut self, folder: &Path, path: &Path, kinds: &weights::Kinds) {
+        let Ok(relative) = path.strip_prefix(folder) else { return };
+        let (Some(name), Some(file_name)) = (relative.to_str(), path.file_name().and_then(|name| name.to_str())) else {
+            return self.problem(path, 0, None, "its name is not UTF-8: rename it");
+        };
+        if names::check_model_name(name).is_err() {
+            return self.problem(path, 0, None, "its name cannot be a model name: rename it");
+        }
+        let shard = Shard::parse(file_name);
+        if shard.as_ref().is_some_and(|shard| shard.number != 1) {
+            return;
+        }
+        match kinds.of(path) {
+            Ok(weights::Kind::Model) => {}
+            Ok(weights::Kind::Companion) => return,
+            Err(message) => return self.problem(path, 0, Some(name), message),
+        }
+        let modified = fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+        let bare = match shard {
+            None => BareFile { name: name.to_owned(), relative: relative.to_owned(), parts: Vec::new(), modified },
+            Some(shard) => {
+                let parts = (2..=shard.count).map(|number| relative.with_file_name(shard.file_name(number))).collect();
+                let name = relative.with_file_name(format!("{}.gguf", shard.base)).to_string_lossy().into_owned();
+                BareFile { name, relative: relative.to_owned(), parts, modified }
+            }
+        };
+        self.bare.insert(bare.name.clone(), bare);
+    }
+}
