@@ -18,4 +18,4 @@ pub mod localai;
 pub mod openai;
 
 #[cfg(test)]
-mod tests;
+mod golden;
