@@ -11,10 +11,12 @@ fi
 unset MAKEFLAGS MFLAGS MAKELEVEL
 command -v cargo >/dev/null 2>&1 || PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 
-cache="${XDG_CACHE_HOME:-$HOME/.cache}/ingle"
+# The program keeps weights in the same place.
+cache="${INGLE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ingle}"
 if ! mkdir -p "$cache" 2>/dev/null || [ ! -w "$cache" ]; then
     cache="$root/target/cache"
     mkdir -p "$cache"
+    export INGLE_CACHE="$cache"
 fi
 
 # One target directory for all checkouts, so that llama.cpp is compiled once for each user and not for each clone.
