@@ -2,6 +2,12 @@
 # Sourced by every script here: where things are, also when HOME is unset or the cache cannot be written.
 # Nothing is built, downloaded or installed by this file.
 
+say() { printf '%s\n' "$*" >&2; }
+die() {
+    say "$@"
+    exit 1
+}
+
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 if [ -z "${HOME:-}" ]; then
     HOME=$(getent passwd "$(id -u)" 2>/dev/null | cut -d: -f6)
@@ -15,7 +21,7 @@ command -v cargo >/dev/null 2>&1 || PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 cache="${INGLE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ingle}"
 if ! mkdir -p "$cache" 2>/dev/null || [ ! -w "$cache" ]; then
     cache="$root/target/cache"
-    mkdir -p "$cache"
+    mkdir -p "$cache" || die "Set INGLE_CACHE to a folder that can be written."
     export INGLE_CACHE="$cache"
 fi
 
@@ -27,9 +33,3 @@ CARGO_TARGET_DIR=$(cd "$CARGO_TARGET_DIR" && pwd)
 # The program of *this* checkout: cargo overwrites the one in the shared target directory.
 # shellcheck disable=SC2034  # read by the scripts that source this file
 bin="$root/target/bin/ingle"
-
-say() { printf '%s\n' "$*" >&2; }
-die() {
-    say "$@"
-    exit 1
-}
