@@ -10,7 +10,7 @@ die() {
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 if [ -z "${HOME:-}" ]; then
-    HOME=$(getent passwd "$(id -u)" 2>/dev/null | cut -d: -f6)
+    HOME=$(getent passwd "$(id -u)" 2>/dev/null | cut -d: -f6 || true)
     export HOME="${HOME:-${TMPDIR:-/tmp}}"
 fi
 # The flags of the make that started this are not meant for the makes that cargo starts.
