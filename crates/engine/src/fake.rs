@@ -198,24 +198,23 @@ impl FakeDecoder {
         };
         self.rows_at[seq] = Some((start, entry.position));
         let token = match &self.answers {
-            Answers::Text(text) => {
-                text.as_bytes().get(entry.position - start).map_or(EOS, |&byte| TokenId::from(byte))
-            }
+            Answers::Text(text) => text.as_bytes().get(entry.position - start).map_or(EOS, |&byte| TokenId::from(byte)),
             Answers::Hash => next_of(&self.held_tokens(entry.seq)),
         };
         for (idx, logit) in row.iter_mut().enumerate() {
             *logit = -((idx as f32 - token as f32).abs() / 64.0);
         }
-        row[token as usize] = 10.0;
+        row[256..].fill(-1000.0);
+        row[token as usize] = 100.0;
         row
     }
 }
 
 /// The token that follows `tokens` in the fake model's mind (FNV-1a over them).
 pub fn next_of(tokens: &[TokenId]) -> TokenId {
-    let hash = tokens.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &token| {
-        (hash ^ u64::from(token)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = tokens
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, &token| (hash ^ u64::from(token)).wrapping_mul(0x0000_0100_0000_01b3));
     match (hash >> 32) % 40 {
         39 => EOS,
         letter => TokenId::from(b'a') + (letter % 26) as TokenId,

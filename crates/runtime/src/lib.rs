@@ -1,1 +1,34 @@
-//! Keeps the right models in memory; every capability as a plain async call.
+//! Keeps the right models in memory and offers every capability as a plain async call.
+//!
+//! The crate knows no HTTP and no concrete backend: backends are handed in as [`ingle_engine::Backend`]s. It uses
+//! `tokio::sync` only (no spawn, no timer), so a program without a tokio runtime can drive it with any executor.
+//! It re-exports the words of `engine`, `prompt` and `catalog` that its callers need.
+#![forbid(unsafe_code)]
+
+mod answer;
+mod chat;
+mod complete;
+mod error;
+pub mod hardware;
+mod manager;
+mod options;
+mod runtime;
+mod status;
+#[cfg(test)]
+mod tests;
+
+pub use answer::{ChatCompletion, ChatEvent, ChatStream, TextStream};
+pub use chat::ChatCall;
+pub use complete::{CompletionCall, PromptInput};
+pub use error::RuntimeError;
+pub use manager::Lease;
+pub use options::{AnswerOptions, LoadDefaults, SamplingOverrides, TokenWindow};
+pub use runtime::{Runtime, RuntimeConfig};
+pub use status::{LoadedModel, ModelState, Readiness};
+
+pub use ingle_catalog as catalog;
+pub use ingle_engine::{
+    AnswerToken, Backend, Completion, ContextOverflow, EngineError, FinishReason, GenerationEvent, GpuLayers, Hardware,
+    Health, Piece, TextStats, Timings, TokenId, TokenKind, Usage, sampling,
+};
+pub use ingle_prompt as prompt;

@@ -194,7 +194,8 @@ impl Scheduler {
 
     /// Evicts every cached prefix that holds one of `cells`.
     pub(super) fn evict_holders_of(&mut self, cells: &[CellId]) {
-        while let Some(idx) = self.cached.iter().position(|cached| cached.cells.iter().any(|cell| cells.contains(cell))) {
+        while let Some(idx) = self.cached.iter().position(|cached| cached.cells.iter().any(|cell| cells.contains(cell)))
+        {
             self.evict(idx);
         }
     }

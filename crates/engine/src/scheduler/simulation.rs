@@ -136,7 +136,8 @@ impl World {
         let decoder = &self.decoder;
         let step = self.scheduler.next_step(budget, &|seq| decoder.first_held(seq));
         self.log.push(format!("{step:?}"));
-        self.n_cached_tokens += self.scheduler.take_started().iter().map(|started| started.cached_tokens).sum::<usize>();
+        self.n_cached_tokens +=
+            self.scheduler.take_started().iter().map(|started| started.cached_tokens).sum::<usize>();
         let batch: Vec<_> = step.entries.iter().map(|entry| entry.token).collect();
         if self.apply(&step.ops) && !batch.is_empty() {
             assert!(batch.len() <= self.decoder.limits().n_batch, "the batch has a bound");

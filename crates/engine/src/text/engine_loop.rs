@@ -95,14 +95,7 @@ impl<D: Decoder> EngineLoop<D> {
 
     /// Takes what has arrived into the scheduler.
     fn accept(&mut self) {
-        for Queued { id, request, seed, channel } in self.shared.inbox.take() {
-            let mut sampling = request.sampling;
-            if request.end_of_generation == EndOfGeneration::Ignored {
-                let never = self.tokenizer.end_of_generation().iter().map(|&token| (token, f32::NEG_INFINITY));
-                sampling.logit_bias.extend(never);
-            }
-            let mut sampler = Sampler::new(sampling, self.decoder.limits().n_vocab, seed);
-            sampler.prime(&request.prompt);
+        for Queued { id, request, sampler, channel } in self.shared.inbox.take() {
             let submission = Submission {
                 id,
                 prompt: request.prompt,

@@ -9,9 +9,9 @@ mod generation;
 mod inbox;
 mod pacer;
 mod request;
-mod text_filter;
 #[cfg(test)]
 mod tests;
+mod text_filter;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -29,6 +29,7 @@ pub use request::{
     Timings, Usage,
 };
 
+use crate::sampling::Sampler;
 use crate::scheduler::{Occupancy, check_prompt_length};
 use crate::{Decoder, DecoderLimits, EngineError, Tokenizer};
 
@@ -194,7 +195,8 @@ impl TextModel {
             let spawned = std::thread::Builder::new().name(format!("engine {}", shared.name)).spawn(body);
             spawned.map_err(|error| shared.died_error(format!("its thread could not be started: {error}")))?
         };
-        let lost = || shared.died_error(lock(&shared.registry).died.clone().unwrap_or_else(|| "it never came up".into()));
+        let lost =
+            || shared.died_error(lock(&shared.registry).died.clone().unwrap_or_else(|| "it never came up".into()));
         let limits = built.recv().map_err(|_| lost())??;
         Ok(Self(Arc::new(Inner { config, limits, tokenizer, shared, thread: Mutex::new(Some(thread)) })))
     }
@@ -245,10 +247,12 @@ impl TextModel {
     /// [`EngineError::Sampling`] for a request that cannot work; [`EngineError::Overloaded`] when there is no room;
     /// [`EngineError::Died`] and [`EngineError::Unloaded`] when the engine is gone.
     pub fn submit_all(&self, requests: Vec<GenerationRequest>) -> Result<Vec<Generation>, EngineError> {
-        for request in &requests {
-            self.check(request)?;
+        let (mut queued, mut generations) = (Vec::new(), Vec::new());
+        for request in requests {
+            let (request, generation) = self.prepare(request)?;
+            queued.push(request);
+            generations.push(generation);
         }
-        let (queued, generations) = requests.into_iter().map(|request| self.prepare(request)).unzip();
         self.enqueue(queued)?;
         Ok(generations)
     }
@@ -259,24 +263,35 @@ impl TextModel {
         if let Some(&token) = request.prompt.iter().find(|&&token| token as usize >= n_vocab) {
             return Err(EngineError::TokenOutOfRange { token, n_vocab });
         }
-        request.sampling.validate()?;
         Ok(())
     }
 
-    fn prepare(&self, request: GenerationRequest) -> (Queued, Generation) {
+    fn sampler(&self, request: &GenerationRequest) -> Result<Sampler, EngineError> {
+        let mut params = request.sampling.clone();
+        if request.end_of_generation == EndOfGeneration::Ignored {
+            let ends = self.0.tokenizer.end_of_generation();
+            params.logit_bias.extend(ends.iter().map(|&token| (token, f32::NEG_INFINITY)));
+        }
+        let mut sampler = Sampler::new(params, self.0.limits.n_vocab, random_seed())?;
+        sampler.prime(&request.prompt);
+        Ok(sampler)
+    }
+
+    fn prepare(&self, request: GenerationRequest) -> Result<(Queued, Generation), EngineError> {
+        self.check(&request)?;
+        let sampler = self.sampler(&request)?;
         let shared = &self.0.shared;
         let channel = Arc::new(Channel::new(Arc::clone(&shared.inbox)));
-        let seed = request.sampling.seed.unwrap_or_else(random_seed);
         let generation = Generation::new(generation::Parts {
             channel: Arc::clone(&channel),
             tokenizer: Arc::clone(&self.0.tokenizer),
             stop: request.stop.clone(),
             control_tokens: request.control_tokens,
             prompt_tokens: request.prompt.len(),
-            seed,
+            seed: sampler.seed(),
         });
         let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
-        (Queued { id, request, seed, channel }, generation)
+        Ok((Queued { id, request, sampler, channel }, generation))
     }
 
     fn enqueue(&self, queued: Vec<Queued>) -> Result<(), EngineError> {

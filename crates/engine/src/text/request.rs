@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::channel::Channel;
-use crate::sampling::{SamplingParams, TokenLogprob};
+use crate::sampling::{Sampler, SamplingParams, TokenLogprob};
 use crate::{ContextOverflow, TokenId};
 
 /// Whether control tokens show up in the text.
@@ -139,6 +139,7 @@ pub(super) struct Ended {
 pub(super) struct Queued {
     pub(super) id: u64,
     pub(super) request: GenerationRequest,
-    pub(super) seed: u64,
+    /// Made where the request is checked, off the engine thread.
+    pub(super) sampler: Sampler,
     pub(super) channel: Arc<Channel>,
 }

@@ -5,7 +5,10 @@ use std::time::Duration;
 use futures_util::StreamExt;
 
 use super::*;
-use crate::fake::{Answers, FakeTokenizer, POISON_ABORT, POISON_NAN, POISON_PANIC, POISON_STEP, limits, next_of, start};
+use crate::fake::{
+    Answers, FakeTokenizer, POISON_ABORT, POISON_NAN, POISON_PANIC, POISON_STEP, limits, next_of, start,
+};
+use crate::sampling::SamplingParams;
 use crate::{Segment, TokenId};
 
 fn request(prompt: &str, max_tokens: usize) -> GenerationRequest {
@@ -257,6 +260,12 @@ fn requests_that_cannot_work_are_refused_before_they_are_queued() {
         Err(EngineError::ContextLengthExceeded { prompt_tokens: 600, context_tokens: 512 })
     ));
     assert!(matches!(model.submit(with_prompt(vec![9999])), Err(EngineError::TokenOutOfRange { token: 9999, .. })));
+    for bad in [(f32::NAN, 1), (-1.0, 1), (0.5, 9999)] {
+        let sampling =
+            SamplingParams { temperature: bad.0, logit_bias: vec![(bad.1, 1.0)], ..SamplingParams::greedy() };
+        let refused = model.submit(GenerationRequest { sampling, ..with_prompt(vec![1]) });
+        assert!(matches!(refused, Err(EngineError::Sampling(_))), "{bad:?}");
+    }
 }
 
 #[test]

@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn characters_are_whole_and_stop_texts_never_leak() {
-        let cases: &[(&[&str], &[&[u8]], &str)] = &[
+        type Case<'a> = (&'a [&'a str], &'a [&'a [u8]], &'a str);
+        let cases: &[Case] = &[
             (&[], &[b"a", b"b"], "ab"),
             (&[], &[b"\xe2\x82", b"\xac!"], "€!"),
             (&[], &[b"\xff", b"a"], "\u{fffd}a"),

@@ -1,0 +1,84 @@
+//! Chat: from a conversation to streams of answers.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ingle_catalog::Usecase;
+use ingle_engine::{ControlTokens, TextModel, TokenKind};
+use ingle_prompt::{ChatTemplate, Conversation, PromptError, ReasoningFormat, TemplateOptions};
+
+use crate::complete::{generation_request, repeat, tokenize_prompt};
+use crate::{AnswerOptions, ChatStream, Lease, Runtime, RuntimeError};
+
+/// A conversation to answer.
+#[derive(Debug, Clone)]
+pub struct ChatCall {
+    /// The model; absent is the first one that chats.
+    pub model: Option<String>,
+    /// Messages and tools.
+    pub conversation: Conversation,
+    /// What the template is told; an absent time is now.
+    pub template: TemplateOptions,
+    /// How to answer.
+    pub options: AnswerOptions,
+}
+
+impl Runtime {
+    /// Starts `options.n` answers to one conversation. Everything that can be checked is checked before it returns.
+    ///
+    /// # Errors
+    /// As [`Runtime::lease`]; [`PromptError`] when the template refuses the conversation; engine errors for a prompt
+    /// that does not fit, parameters out of range and a full queue.
+    pub async fn chat(&self, call: ChatCall) -> Result<Vec<ChatStream>, RuntimeError> {
+        let lease = self.lease(call.model.as_deref(), Usecase::Chat).await?;
+        let model = lease.text()?;
+        let template = template_of(&lease)?;
+        let options = TemplateOptions { now: call.template.now.or_else(|| Some(unix_now())), ..call.template };
+        let rendered = template.render(&call.conversation, &options)?;
+        let prompt = tokenize_prompt(model, &rendered.segments)?;
+        let format = ReasoningFormat::detect(template.source(), &rendered.text());
+        let mut request = generation_request(model, lease.config(), prompt, &call.options)?;
+        if format.needs_control_tokens() {
+            request.control_tokens = ControlTokens::Show;
+        }
+        let wants_tokens = call.options.top_logprobs.is_some();
+        let generations = model.submit_all(repeat(request, call.options.n)?)?;
+        let stream = |generation| {
+            let text = crate::TextStream::new(generation, lease.clone());
+            ChatStream::new(text, format.splitter(), wants_tokens)
+        };
+        Ok(generations.into_iter().map(stream).collect())
+    }
+}
+
+/// Seconds since 1970.
+fn unix_now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+}
+
+/// The template of the model's file, or one that fits its kind; compiled once.
+fn template_of(lease: &Lease) -> Result<&ChatTemplate, RuntimeError> {
+    let model = lease.text()?;
+    let compiled = lease.resident().template.get_or_init(|| compile(model));
+    compiled.as_ref().map_err(|error| RuntimeError::from(error.clone()))
+}
+
+fn compile(model: &TextModel) -> Result<ChatTemplate, PromptError> {
+    let tokenizer = model.tokenizer();
+    let spelling = |token: u32| String::from_utf8_lossy(tokenizer.token_bytes(token)).into_owned();
+    let is_control = |&token: &u32| tokenizer.token_kind(token) == TokenKind::Control;
+    let control_tokens: Vec<String> =
+        (0..tokenizer.n_vocab() as u32).filter(is_control).map(spelling).filter(|text| !text.is_empty()).collect();
+    let bos = tokenizer.beginning_of_sequence().map(spelling).unwrap_or_default();
+    let eos = tokenizer.end_of_sequence().map(spelling).unwrap_or_default();
+    match &model.config().chat_template {
+        Some(source) => ChatTemplate::compile(source, &bos, &eos, &control_tokens),
+        None => {
+            tracing::warn!(
+                model = model.config().name,
+                architecture = model.config().architecture,
+                "the file has no chat template; one that fits its architecture is used"
+            );
+            ingle_prompt::fallback_for(&model.config().architecture, &bos, &eos, &control_tokens)
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What can go wrong between a call and its answer.
+
+use ingle_catalog::CatalogError;
+use ingle_engine::EngineError;
+use ingle_prompt::PromptError;
+
+/// Why a call failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RuntimeError {
+    /// The model does not exist, is disabled, or its files are not there.
+    #[error(transparent)]
+    Catalog(#[from] std::sync::Arc<CatalogError>),
+    /// The conversation cannot become a prompt.
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
+    /// The engine refused or failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// No backend of this name is part of the program.
+    #[error("model {model} asks for backend {backend:?}; this program has {available}")]
+    UnknownBackend {
+        /// The model.
+        model: String,
+        /// What its configuration says.
+        backend: String,
+        /// What there is, comma separated.
+        available: String,
+    },
+    /// The model cannot do what the call asks of it.
+    #[error("model {model} cannot {capability}; choose another model")]
+    Incapable {
+        /// The model.
+        model: String,
+        /// What was asked, as a verb.
+        capability: &'static str,
+    },
+    /// It does not fit beside what is in use.
+    #[error(
+        "model {model} needs about {needed_mib} MiB and {free_mib} MiB are free beside models in use; use a smaller \
+         context_size or a smaller model, or try again when other models are idle"
+    )]
+    OutOfMemory {
+        /// The model.
+        model: String,
+        /// Estimate in MiB.
+        needed_mib: u64,
+        /// What could be made free, in MiB.
+        free_mib: u64,
+    },
+    /// A number in the call that makes no sense.
+    #[error("{parameter} is {value}; use {permitted}")]
+    InvalidParameter {
+        /// Its name.
+        parameter: &'static str,
+        /// What was sent.
+        value: String,
+        /// What is permitted.
+        permitted: String,
+    },
+}
+
+impl From<CatalogError> for RuntimeError {
+    fn from(error: CatalogError) -> Self {
+        Self::Catalog(std::sync::Arc::new(error))
+    }
+}

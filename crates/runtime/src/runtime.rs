@@ -1,0 +1,131 @@
+//! The façade.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ingle_catalog::{Catalog, ModelEntry, Usecase};
+use ingle_engine::{Backend, Hardware, Segment, Surround, TokenId};
+
+use crate::manager::{Manager, Probe};
+use crate::{Lease, LoadDefaults, LoadedModel, ModelState, Readiness, RuntimeError};
+
+/// What a runtime is made of.
+pub struct RuntimeConfig {
+    /// The models there are.
+    pub catalog: Catalog,
+    /// What can run them.
+    pub backends: Vec<Arc<dyn Backend>>,
+    /// Reads the hardware, with what is free now; [`crate::hardware::detect`] outside tests.
+    pub hardware: Arc<dyn Fn() -> Hardware + Send + Sync>,
+    /// Settings for models that do not say otherwise.
+    pub defaults: LoadDefaults,
+}
+
+struct Inner {
+    catalog: Catalog,
+    manager: Arc<Manager>,
+    hardware: Probe,
+    /// What start-up still has to do, for readiness; set and cleared by whoever starts the program.
+    starting: Mutex<Option<String>>,
+}
+
+/// Every capability of the program as plain calls; clones are cheap. Dropping a future or a stream cancels the work.
+#[derive(Clone)]
+pub struct Runtime(Arc<Inner>);
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime").field("models", &self.0.manager.models()).finish()
+    }
+}
+
+impl Runtime {
+    /// A runtime with no model loaded.
+    pub fn new(config: RuntimeConfig) -> Self {
+        let manager = Manager::new(config.backends, Arc::clone(&config.hardware), config.defaults);
+        Self(Arc::new(Inner { catalog: config.catalog, manager, hardware: config.hardware, starting: Mutex::default() }))
+    }
+
+    /// The catalog.
+    pub fn catalog(&self) -> &Catalog {
+        &self.0.catalog
+    }
+
+    /// The machine, with what is free now.
+    pub fn hardware(&self) -> Hardware {
+        (self.0.hardware)()
+    }
+
+    /// All models there are, by name.
+    ///
+    /// # Errors
+    /// When the models folder cannot be read.
+    pub fn models(&self) -> Result<Vec<ModelEntry>, RuntimeError> {
+        Ok(self.0.catalog.list()?)
+    }
+
+    /// Models in memory or on their way there, by name.
+    pub fn loaded(&self) -> Vec<LoadedModel> {
+        self.0.manager.models()
+    }
+
+    /// A lease of a model, loaded if need be; without a name the first one that can generate text.
+    ///
+    /// # Errors
+    /// When there is no such model, or it cannot be loaded.
+    pub async fn lease(&self, model: Option<&str>, usecase: Usecase) -> Result<Lease, RuntimeError> {
+        let entry = self.0.catalog.resolve(model, usecase)?;
+        let path = self.0.catalog.weights(&entry)?;
+        self.0.manager.lease(&entry.config, path).await
+    }
+
+    /// Takes a model out of memory; requests that run on it end with an error. `false` when it is not loaded.
+    pub fn unload(&self, model: &str) -> bool {
+        self.0.manager.unload(model)
+    }
+
+    /// Takes every model out of memory.
+    pub fn unload_all(&self) {
+        self.0.manager.unload_all();
+    }
+
+    /// Declares what start-up is busy with, or that it has ended.
+    pub fn set_starting(&self, reason: Option<String>) {
+        *self.0.starting.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// Can requests be answered?
+    pub fn readiness(&self) -> Readiness {
+        if let Some(reason) = self.0.starting.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            return Readiness::Starting { reason };
+        }
+        let dead = self.loaded().into_iter().find_map(|model| match model.state {
+            ModelState::Dead { reason } => Some(format!("the engine of model {} has died: {reason}", model.name)),
+            ModelState::Loading | ModelState::Ready => None,
+        });
+        dead.map_or(Readiness::Ready, |reason| Readiness::Degraded { reason })
+    }
+
+    /// The tokens of a text; control tokens in it are recognised.
+    ///
+    /// # Errors
+    /// As [`Runtime::lease`], and when the text cannot be tokenized.
+    pub async fn tokenize(&self, model: Option<&str>, text: &str) -> Result<Vec<TokenId>, RuntimeError> {
+        let lease = self.lease(model, Usecase::Tokenize).await?;
+        Ok(lease.text()?.tokenizer().tokenize(&[Segment::parse(text)], Surround::Nothing)?)
+    }
+
+    /// The text of tokens; bytes that are no UTF-8 become U+FFFD.
+    ///
+    /// # Errors
+    /// As [`Runtime::lease`], and [`ingle_engine::EngineError::TokenOutOfRange`].
+    pub async fn detokenize(&self, model: Option<&str>, tokens: &[TokenId]) -> Result<String, RuntimeError> {
+        let lease = self.lease(model, Usecase::Tokenize).await?;
+        let tokenizer = lease.text()?.tokenizer();
+        let n_vocab = tokenizer.n_vocab();
+        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= n_vocab) {
+            return Err(ingle_engine::EngineError::TokenOutOfRange { token, n_vocab }.into());
+        }
+        let bytes: Vec<u8> = tokens.iter().flat_map(|&token| tokenizer.token_bytes(token)).copied().collect();
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}

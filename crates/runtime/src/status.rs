@@ -1,0 +1,53 @@
+//! What the runtime reports about itself.
+
+use ingle_engine::{MemoryEstimate, TextStats};
+
+/// How a model is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelState {
+    /// Its weights are being read.
+    Loading,
+    /// It answers.
+    Ready,
+    /// Its engine has died; the next request loads it again.
+    Dead {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A model in memory, or on its way there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoadedModel {
+    /// Its name.
+    pub name: String,
+    /// The backend that runs it.
+    pub backend: String,
+    /// How it is.
+    pub state: ModelState,
+    /// The devices it runs on.
+    pub placement: String,
+    /// What it takes.
+    pub memory: MemoryEstimate,
+    /// Calls that use it now.
+    pub leases: usize,
+    /// Totals and occupancy, once it is loaded.
+    pub stats: Option<TextStats>,
+}
+
+/// Whether requests can be answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    /// Yes.
+    Ready,
+    /// Not yet.
+    Starting {
+        /// What is going on.
+        reason: String,
+    },
+    /// An engine has died.
+    Degraded {
+        /// Which one and why.
+        reason: String,
+    },
+}
