@@ -27,6 +27,9 @@ pub(super) fn top_p(pool: &mut Pool, p: f32, min_keep: usize) {
     let n_counted = pool.n_counted();
     if pool.is_row() {
         pool.gather_top(NUCLEUS_HEAD.max(min_keep));
+        if pool.list().len() < min_keep {
+            return pool.become_list(n_counted.min(min_keep));
+        }
         pool.sort();
         pool.weigh(softmax.max);
         if let Some(n_kept) = pool.sorted_nucleus_len(min_keep, reached) {
