@@ -1,1 +1,28 @@
-//! GGUF models through llama.cpp.
+//! GGUF models through llama.cpp: the project's whole FFI.
+//!
+//! [`LlamaBackend`] validates a file's header in Rust, decides all sizes ([`ingle_gguf`] arithmetic over options and
+//! hardware), and loads it. [`LlamaDecoder`] is a thin owner of a llama.cpp context over `llama-cpp-sys-2`, because
+//! llama-cpp-2 hides what batching needs: threads, outputs, sequences. It holds no policy: scheduling, sampling and
+//! prefix reuse live in `ingle_engine`.
+//!
+//! C++ is kept from taking the process down in three ways. Whatever makes llama.cpp abort is refused before the call;
+//! exceptions end in a small C++ guard and become errors; and an abort parks the thread it happened on and kills that
+//! one engine (see the `fault` module), so that the process and the other engines live on.
+#![allow(unsafe_code)]
+
+mod backend;
+mod decoder;
+mod fault;
+mod ffi;
+mod header;
+mod log;
+mod model;
+mod partition;
+mod plan;
+mod pool;
+mod process;
+mod tokenizer;
+
+pub use backend::{LlamaBackend, LoadedModel};
+pub use decoder::LlamaDecoder;
+pub use tokenizer::LlamaTokenizer;

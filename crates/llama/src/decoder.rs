@@ -1,0 +1,360 @@
+//! llama.cpp's context as the batching loop's [`Decoder`].
+
+use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use ingle_engine::{
+    BatchToken, CacheRefused, DecodeError, Decoder, DecoderLimits, EngineError, FaultReporter, FlashAttention,
+    LoadOptions, PrefixSharing, SeqId, TokenId,
+};
+
+use crate::fault::FaultDomain;
+use crate::ffi::{self, guarded, sys};
+use crate::model::{Model, load_error, option_error, or_unknown};
+use crate::plan::{Plan, ggml_type, n_window_cells};
+use crate::pool::ThreadPool;
+use crate::log;
+
+/// llama.cpp's result for a cache without a place for the batch.
+const NO_ROOM: i32 = 1;
+
+/// A model with its cache and its compute threads.
+pub struct LlamaDecoder {
+    context: Context,
+    limits: DecoderLimits,
+    batch: Batch,
+    /// By entry of the last successful step: was a row asked for?
+    has_row: Vec<bool>,
+    pool: ThreadPool,
+    faults: FaultDomain,
+    _model: Arc<Model>,
+}
+
+/// Owner of a `llama_context`.
+struct Context(NonNull<sys::llama_context>);
+
+// SAFETY: a context may be used by any thread, one at a time; it is owned by one decoder, whose methods that touch it
+// mutably take `&mut self`, and the decoder is not `Sync`.
+unsafe impl Send for Context {}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: made by `llama_init_from_model` and not used any more; the model outlives it, see the field order.
+        unsafe { sys::llama_free(self.0.as_ptr()) };
+    }
+}
+
+impl Context {
+    fn memory(&self) -> sys::llama_memory_t {
+        // SAFETY: the context is alive.
+        unsafe { sys::llama_get_memory(self.0.as_ptr()) }
+    }
+}
+
+/// Arrays that a `llama_batch` points to, `[n_batch]` each.
+struct Batch {
+    tokens: Vec<i32>,
+    positions: Vec<i32>,
+    n_seq_ids: Vec<i32>,
+    seq_ids: Vec<i32>,
+    /// Entry `i` points to `seq_ids[i]`.
+    seq_id_pointers: Vec<*mut i32>,
+    wants_row: Vec<i8>,
+}
+
+// SAFETY: the pointers lead into this struct's own heap memory and are set anew before each use.
+unsafe impl Send for Batch {}
+
+impl Batch {
+    fn new(n_batch: usize) -> Self {
+        Self {
+            tokens: vec![0; n_batch],
+            positions: vec![0; n_batch],
+            n_seq_ids: vec![1; n_batch],
+            seq_ids: vec![0; n_batch],
+            seq_id_pointers: vec![std::ptr::null_mut(); n_batch],
+            wants_row: vec![0; n_batch],
+        }
+    }
+
+    /// Fills the arrays; `entries` fit, and their numbers are in range.
+    fn fill(&mut self, entries: &[BatchToken]) -> sys::llama_batch {
+        for (entry_idx, entry) in entries.iter().enumerate() {
+            self.tokens[entry_idx] = entry.token as i32;
+            self.positions[entry_idx] = entry.position as i32;
+            self.seq_ids[entry_idx] = entry.seq as i32;
+            self.wants_row[entry_idx] = i8::from(entry.wants_row);
+        }
+        for (pointer, seq_id) in self.seq_id_pointers.iter_mut().zip(&mut self.seq_ids) {
+            *pointer = seq_id;
+        }
+        sys::llama_batch {
+            n_tokens: entries.len() as i32,
+            token: self.tokens.as_mut_ptr(),
+            embd: std::ptr::null_mut(),
+            pos: self.positions.as_mut_ptr(),
+            n_seq_id: self.n_seq_ids.as_mut_ptr(),
+            seq_id: self.seq_id_pointers.as_mut_ptr(),
+            logits: self.wants_row.as_mut_ptr(),
+        }
+    }
+}
+
+impl LlamaDecoder {
+    pub(crate) fn new(
+        model: &Arc<Model>,
+        options: &LoadOptions,
+        plan: &Plan,
+        faults: &FaultDomain,
+    ) -> Result<Self, EngineError> {
+        let params = context_params(options, plan)?;
+        // SAFETY: the model is alive, and the parameters hold no pointers.
+        let make = || guarded(|| unsafe { ffi::llama_init_from_model(model.as_ptr(), params) });
+        let (made, complaints) = log::capture(make);
+        let made = made.map_err(|reason| load_error(&options.path, reason))?;
+        let context = NonNull::new(made).map(Context).ok_or_else(|| refused_context(options, plan, &complaints))?;
+        let pool = ThreadPool::new(plan.n_threads, faults).map_err(|reason| load_error(&options.path, reason))?;
+        // SAFETY: context and pool are alive; the pool outlives the context, see the field order.
+        unsafe { sys::llama_attach_threadpool(context.0.as_ptr(), pool.as_ptr(), pool.as_ptr()) };
+        let limits = limits(model, options, plan, &context);
+        let batch = Batch::new(limits.n_batch);
+        let model = Arc::clone(model);
+        Ok(Self { context, limits, batch, has_row: Vec::new(), pool, faults: faults.clone(), _model: model })
+    }
+
+    /// Computes one token and looks at the result: fuzzed weights load without complaint.
+    pub(crate) fn warm_up(&mut self, path: &Path, token: TokenId) -> Result<(), EngineError> {
+        let entry = BatchToken { token, position: 0, seq: 0, wants_row: true };
+        self.decode(&[entry]).map_err(|error| load_error(path, format!("its first step failed: {error}")))?;
+        let row = self.row(0)?;
+        if row.iter().any(|logit| logit.is_nan()) || !row.iter().any(|logit| logit.is_finite()) {
+            return Err(load_error(path, "its weights produce NaN; the file is damaged, download it again"));
+        }
+        // SAFETY: the memory belongs to a living context.
+        let clear = || unsafe { ffi::llama_memory_clear(self.context.memory(), true) };
+        guarded(clear).map_err(|reason| load_error(path, reason))
+    }
+
+    /// Faults are reported to `reporter` from now on, and the calling thread becomes the engine's.
+    pub fn adopt(&mut self, reporter: FaultReporter) {
+        self.faults.set_sink(Box::new(move |reason| reporter.report(reason)));
+        self.faults.adopt_thread();
+    }
+
+    /// Runs `job` once on each compute thread, with the thread's number; number 0 is the calling thread. `job` must
+    /// not panic.
+    ///
+    /// # Errors
+    /// [`EngineError::Decode`] when the threads cannot run it.
+    pub fn for_each_thread(&mut self, job: &(dyn Fn(usize) + Sync)) -> Result<(), EngineError> {
+        self.pool.for_each(job).map_err(|reason| EngineError::Decode { reason })
+    }
+
+    /// Everything that C++ would answer with an abort.
+    fn check(&self, batch: &[BatchToken]) -> Result<(), DecodeError> {
+        let limits = &self.limits;
+        let failed = |reason: String| Err(DecodeError::Failed { reason });
+        if batch.is_empty() || batch.len() > limits.n_batch {
+            return failed(format!("a batch of {} tokens; it must have 1 to {}", batch.len(), limits.n_batch));
+        }
+        for entry in batch {
+            if entry.token as usize >= limits.n_vocab {
+                return failed(format!("token {} does not exist", entry.token));
+            }
+            if entry.seq as usize >= limits.n_seqs || entry.position >= limits.n_cells {
+                return failed(format!("no place for position {} of sequence {}", entry.position, entry.seq));
+            }
+        }
+        let n_rows = batch.iter().filter(|entry| entry.wants_row).count();
+        if n_rows > limits.n_seqs {
+            return failed(format!("{n_rows} rows in one step; at most {} can be had", limits.n_seqs));
+        }
+        Ok(())
+    }
+
+    /// After a failed step: every sequence goes back to the length it had.
+    fn put_back(&mut self, batch: &[BatchToken]) {
+        self.has_row.clear();
+        for (entry_idx, entry) in batch.iter().enumerate() {
+            let is_first = batch[..entry_idx].iter().all(|other| other.seq != entry.seq);
+            if is_first && self.cut(entry.seq, entry.position).is_err() {
+                self.clear(entry.seq);
+            }
+        }
+    }
+
+    /// Drops positions `from..to` of `seq`; -1 is llama.cpp's word for an open end.
+    fn remove(&mut self, seq: SeqId, from: i32, to: i32) -> Result<(), CacheRefused> {
+        let memory = self.context.memory();
+        // SAFETY: the memory belongs to a living context; llama.cpp checks the range, `seq` was checked by the caller.
+        let removed = guarded(|| unsafe { ffi::llama_memory_seq_rm(memory, seq as i32, from, to) });
+        if removed.unwrap_or(false) { Ok(()) } else { Err(CacheRefused) }
+    }
+
+    fn is_sequence(&self, seq: SeqId) -> Result<(), CacheRefused> {
+        if (seq as usize) < self.limits.n_seqs { Ok(()) } else { Err(CacheRefused) }
+    }
+}
+
+/// A position as C++ has it; positions beyond are refused.
+fn position(n_tokens: usize) -> Result<i32, CacheRefused> {
+    i32::try_from(n_tokens).map_err(|_| CacheRefused)
+}
+
+impl Decoder for LlamaDecoder {
+    fn limits(&self) -> &DecoderLimits {
+        &self.limits
+    }
+
+    fn decode(&mut self, batch: &[BatchToken]) -> Result<(), DecodeError> {
+        self.check(batch)?;
+        let raw = self.batch.fill(batch);
+        let context = self.context.0.as_ptr();
+        // SAFETY: the arrays hold `n_tokens` entries each and live until the next call; the numbers were checked.
+        let (result, complaints) = log::capture(|| guarded(|| unsafe { ffi::llama_decode(context, raw) }));
+        match result {
+            Ok(0) => {
+                self.has_row.clear();
+                self.has_row.extend(batch.iter().map(|entry| entry.wants_row));
+                Ok(())
+            }
+            Ok(code) => {
+                self.put_back(batch);
+                match code {
+                    NO_ROOM => Err(DecodeError::NoRoom),
+                    code => Err(DecodeError::Failed { reason: format!("{} (code {code})", or_unknown(&complaints)) }),
+                }
+            }
+            Err(reason) => {
+                self.put_back(batch);
+                Err(DecodeError::Failed { reason })
+            }
+        }
+    }
+
+    fn row(&mut self, entry_idx: usize) -> Result<&[f32], EngineError> {
+        let missing = || EngineError::Decode { reason: format!("entry {entry_idx} asked for no row") };
+        if self.has_row.get(entry_idx) != Some(&true) {
+            return Err(missing());
+        }
+        let context = self.context.0.as_ptr();
+        // SAFETY: the context is alive, and the entry of its last step has a row.
+        let row = guarded(|| unsafe { ffi::llama_get_logits_ith(context, entry_idx as i32) });
+        let row = NonNull::new(row.map_err(|reason| EngineError::Decode { reason })?).ok_or_else(missing)?;
+        // SAFETY: a row has `n_vocab` floats and stays until the next call that takes the context mutably.
+        Ok(unsafe { std::slice::from_raw_parts(row.as_ptr(), self.limits.n_vocab) })
+    }
+
+    fn copy_prefix(&mut self, from: SeqId, to: SeqId, n_tokens: usize) -> Result<(), CacheRefused> {
+        self.is_sequence(from)?;
+        self.is_sequence(to)?;
+        if self.limits.sharing != PrefixSharing::Copy {
+            return Err(CacheRefused);
+        }
+        let (memory, end) = (self.context.memory(), position(n_tokens)?);
+        // SAFETY: the memory belongs to a living context, and the sequences were checked.
+        guarded(|| unsafe { ffi::llama_memory_seq_cp(memory, from as i32, to as i32, 0, end) })
+            .map_err(|_| CacheRefused)
+    }
+
+    fn cut(&mut self, seq: SeqId, n_tokens: usize) -> Result<(), CacheRefused> {
+        self.is_sequence(seq)?;
+        self.remove(seq, position(n_tokens)?, -1)
+    }
+
+    fn clear(&mut self, seq: SeqId) {
+        // Removing a whole sequence never fails, and one that does not exist holds nothing.
+        let _ = self.is_sequence(seq).and_then(|()| self.remove(seq, -1, -1));
+    }
+
+    fn shift(&mut self, seq: SeqId, keep: usize, discard: usize) -> Result<(), CacheRefused> {
+        self.is_sequence(seq)?;
+        let (start, end) = (position(keep)?, position(keep.saturating_add(discard))?);
+        if !self.limits.can_shift {
+            return Err(CacheRefused);
+        }
+        self.remove(seq, start, end)?;
+        let memory = self.context.memory();
+        // SAFETY: the memory belongs to a living context that can shift, and the sequence was checked.
+        guarded(|| unsafe { ffi::llama_memory_seq_add(memory, seq as i32, end, -1, start - end) })
+            .map_err(|_| CacheRefused)
+    }
+
+    fn first_held(&self, seq: SeqId) -> usize {
+        if self.limits.sliding_window.is_none() || self.is_sequence(seq).is_err() {
+            return 0;
+        }
+        // SAFETY: the memory belongs to a living context, and the sequence was checked.
+        let first = unsafe { sys::llama_memory_seq_pos_min(self.context.memory(), seq as i32) };
+        usize::try_from(first).unwrap_or(0)
+    }
+}
+
+fn context_params(options: &LoadOptions, plan: &Plan) -> Result<sys::llama_context_params, EngineError> {
+    let count = |option: &str, value: usize| {
+        u32::try_from(value).map_err(|_| option_error(option, format!("{value} is too large")))
+    };
+    // SAFETY: has no preconditions.
+    let mut params = unsafe { sys::llama_context_default_params() };
+    params.n_ctx = count("context_size", plan.n_cells)?;
+    params.n_batch = count("batch", plan.n_batch)?;
+    params.n_ubatch = count("batch", plan.n_physical_batch())?;
+    params.n_seq_max = count("parallel", plan.n_seqs)?;
+    // A step has at most one row per sequence; the default would reserve a row for every token of a batch.
+    params.n_outputs_max = params.n_seq_max;
+    params.n_threads = count("threads", plan.n_threads)? as i32;
+    params.n_threads_batch = params.n_threads;
+    params.kv_unified = true;
+    params.swa_full = options.swa_full;
+    params.offload_kqv = true;
+    params.no_perf = true;
+    params.type_k = ggml_type(options.cache_type_k) as sys::ggml_type;
+    params.type_v = ggml_type(options.cache_type_v) as sys::ggml_type;
+    params.flash_attn_type = match options.flash_attention {
+        FlashAttention::Auto => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
+        FlashAttention::On => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
+        FlashAttention::Off => sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
+    };
+    params.rope_freq_base = options.rope_freq_base.unwrap_or(0.0);
+    params.rope_freq_scale = options.rope_freq_scale.unwrap_or(0.0);
+    Ok(params)
+}
+
+fn refused_context(options: &LoadOptions, plan: &Plan, complaints: &str) -> EngineError {
+    let reason = format!(
+        "llama.cpp made no context of {} tokens: {}; lower context_size or change the cache types",
+        plan.n_cells,
+        or_unknown(complaints)
+    );
+    load_error(&options.path, reason)
+}
+
+fn limits(model: &Model, options: &LoadOptions, plan: &Plan, context: &Context) -> DecoderLimits {
+    let raw = context.0.as_ptr();
+    // SAFETY: context and model are alive.
+    let (n_cells, n_batch, n_vocab, can_shift) = unsafe {
+        let n_vocab = sys::llama_vocab_n_tokens(model.vocab());
+        let can_shift = sys::llama_memory_can_shift(context.memory());
+        (sys::llama_n_ctx(raw) as usize, sys::llama_n_batch(raw) as usize, n_vocab, can_shift)
+    };
+    let window = model.sliding_window().filter(|_| !options.swa_full);
+    DecoderLimits {
+        n_cells: plan.n_cells.min(n_cells),
+        n_sequence_tokens: plan.n_sequence_tokens.min(n_cells),
+        n_seqs: plan.n_seqs,
+        n_batch: plan.n_batch.min(n_batch),
+        n_vocab: usize::try_from(n_vocab).unwrap_or(0),
+        sharing: match window {
+            _ if model.has_recurrent_state() => PrefixSharing::TakeOverWhole,
+            // Shared cells are never given up, not even behind the window: without a cell for every token they could
+            // fill the cache of the sliding-window layers.
+            Some(window) if n_window_cells(window, n_cells, plan.n_seqs, n_batch) < n_cells => {
+                PrefixSharing::TakeOver
+            }
+            Some(_) | None => PrefixSharing::Copy,
+        },
+        sliding_window: window,
+        can_shift,
+    }
+}

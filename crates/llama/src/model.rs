@@ -1,0 +1,139 @@
+//! Loaded weights and their vocabulary, shared by the threads that need them.
+
+use std::ffi::CString;
+use std::path::Path;
+use std::ptr::NonNull;
+
+use ingle_engine::{EngineError, GpuLayers, LoadOptions};
+
+use crate::ffi::{self, guarded, sys};
+use crate::log;
+
+/// The weights. llama.cpp never changes them after loading, so threads share them freely.
+pub(crate) struct Model(NonNull<sys::llama_model>);
+
+// SAFETY: after loading, llama.cpp only reads a model; its functions on a const model may run on any thread.
+unsafe impl Send for Model {}
+// SAFETY: as above.
+unsafe impl Sync for Model {}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        // SAFETY: made by `llama_model_load_from_file`, and contexts hold an `Arc` of it, so none is left.
+        unsafe { sys::llama_model_free(self.0.as_ptr()) };
+    }
+}
+
+/// An [`EngineError::Load`].
+pub(crate) fn load_error(path: &Path, reason: impl Into<String>) -> EngineError {
+    EngineError::Load { path: path.display().to_string(), reason: reason.into() }
+}
+
+/// An [`EngineError::Option`].
+pub(crate) fn option_error(option: &str, reason: impl Into<String>) -> EngineError {
+    EngineError::Option { option: option.into(), reason: reason.into() }
+}
+
+impl Model {
+    /// Reads the weights; `n_gpu_layers` of them go to the GPU.
+    ///
+    /// # Errors
+    /// [`EngineError::Load`] with what llama.cpp logged, [`EngineError::Option`] for a split it cannot make.
+    pub(crate) fn load(options: &LoadOptions, n_gpu_layers: u32) -> Result<Self, EngineError> {
+        let path = &options.path;
+        let bytes = path.as_os_str().as_encoded_bytes();
+        let c_path = CString::new(bytes).map_err(|_| load_error(path, "its path holds a zero byte"))?;
+        let split = tensor_split(options)?;
+        let params = model_params(options, n_gpu_layers, split.as_deref())?;
+        // SAFETY: path and split live until the call returns; llama.cpp copies what it keeps.
+        let load = || guarded(|| unsafe { ffi::llama_model_load_from_file(c_path.as_ptr(), params) });
+        let (result, complaints) = log::capture(load);
+        let model = result.map_err(|reason| load_error(path, reason))?;
+        let refused = || load_error(path, format!("llama.cpp refused it: {}", or_unknown(&complaints)));
+        NonNull::new(model).map(Self).ok_or_else(refused)
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut sys::llama_model {
+        self.0.as_ptr()
+    }
+
+    pub(crate) fn vocab(&self) -> *const sys::llama_vocab {
+        // SAFETY: the model is alive, and so is its vocabulary as long as it is.
+        unsafe { sys::llama_model_get_vocab(self.as_ptr()) }
+    }
+
+    /// Bytes of all weights.
+    pub(crate) fn weight_bytes(&self) -> u64 {
+        // SAFETY: the model is alive.
+        unsafe { sys::llama_model_size(self.as_ptr()) }
+    }
+
+    /// Tokens the sliding-window layers look back; `None` without such layers.
+    pub(crate) fn sliding_window(&self) -> Option<usize> {
+        // SAFETY: the model is alive.
+        let window = unsafe { sys::llama_model_n_swa(self.as_ptr()) };
+        usize::try_from(window).ok().filter(|&window| window > 0)
+    }
+
+    /// Does any layer keep a state that cannot be cut?
+    pub(crate) fn has_recurrent_state(&self) -> bool {
+        // SAFETY: the model is alive.
+        unsafe { sys::llama_model_is_recurrent(self.as_ptr()) || sys::llama_model_is_hybrid(self.as_ptr()) }
+    }
+
+    /// Can it continue a text token by token?
+    pub(crate) fn generates_text(&self) -> bool {
+        let model = self.as_ptr();
+        // SAFETY: the model is alive.
+        unsafe {
+            sys::llama_model_has_decoder(model)
+                && !sys::llama_model_has_encoder(model)
+                && !sys::llama_model_is_diffusion(model)
+        }
+    }
+}
+
+pub(crate) fn or_unknown(complaints: &str) -> &str {
+    if complaints.is_empty() { "it gave no reason" } else { complaints }
+}
+
+/// One share per device llama.cpp can have, `None` without shares.
+fn tensor_split(options: &LoadOptions) -> Result<Option<Vec<f32>>, EngineError> {
+    if options.tensor_split.is_empty() {
+        return Ok(None);
+    }
+    // SAFETY: has no preconditions.
+    let n_max = unsafe { sys::llama_max_devices() };
+    let mut shares = options.tensor_split.clone();
+    let is_bad = |share: &f32| !share.is_finite() || *share < 0.0;
+    if shares.len() > n_max || shares.iter().any(is_bad) {
+        return Err(option_error("tensor_split", format!("give at most {n_max} shares, none of them negative")));
+    }
+    shares.resize(n_max, 0.0);
+    Ok(Some(shares))
+}
+
+fn model_params(
+    options: &LoadOptions,
+    n_gpu_layers: u32,
+    split: Option<&[f32]>,
+) -> Result<sys::llama_model_params, EngineError> {
+    // SAFETY: has no preconditions.
+    let mut params = unsafe { sys::llama_model_default_params() };
+    params.n_gpu_layers = i32::try_from(n_gpu_layers).unwrap_or(i32::MAX);
+    if let Some(main_gpu) = options.main_gpu {
+        params.main_gpu = i32::try_from(main_gpu).map_err(|_| option_error("main_gpu", "there is no such GPU"))?;
+        if split.is_none() && options.gpu_layers != GpuLayers::Count(0) {
+            params.split_mode = sys::LLAMA_SPLIT_MODE_NONE;
+        }
+    }
+    params.tensor_split = split.map_or(std::ptr::null(), <[f32]>::as_ptr);
+    params.load_mode = match (options.mmap, options.mlock) {
+        (None, false) => sys::LLAMA_LOAD_MODE_AUTO,
+        (Some(false), false) => sys::LLAMA_LOAD_MODE_NONE,
+        (Some(true), false) => sys::LLAMA_LOAD_MODE_MMAP,
+        (Some(false), true) => sys::LLAMA_LOAD_MODE_MLOCK,
+        (None | Some(true), true) => sys::LLAMA_LOAD_MODE_MMAP_MLOCK,
+    };
+    Ok(params)
+}

@@ -1,0 +1,219 @@
+//! How large everything is made: arithmetic over options, header and hardware; no device is asked.
+
+use ingle_engine::{CacheType, EngineError, GpuLayers, Hardware, LoadOptions, MemoryEstimate};
+use ingle_gguf::{GgmlType, ModelInfo};
+
+use crate::model::option_error;
+
+/// Requests that run at the same time.
+const DEFAULT_SLOTS: usize = 8;
+const DEFAULT_BATCH: usize = 512;
+/// A default context is no longer than this for one request, and twice that in total.
+const DEFAULT_SEQUENCE: usize = 8192;
+/// llama.cpp's limit of sequences in one context.
+const MAX_SEQUENCES: usize = 256;
+/// Sequences that are added at most so that the caches of sliding-window layers become as long as the context.
+const MAX_WINDOW_SEQUENCES: usize = 64;
+/// llama.cpp rounds cache lengths up to this.
+const CELL_BLOCK: usize = 256;
+/// A default context is never made smaller than this to save memory.
+const LEAST_CONTEXT: usize = 1024;
+const MAX_THREADS: usize = 512;
+/// Most tokens that llama.cpp computes at once; larger batches are taken apart by it.
+const MAX_PHYSICAL_BATCH: usize = 512;
+
+/// The sizes of one loaded model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// Cells in the cache, shared by all sequences.
+    pub n_cells: usize,
+    /// Most tokens of one sequence.
+    pub n_sequence_tokens: usize,
+    pub n_batch: usize,
+    pub n_slots: usize,
+    /// Slots, and sequences that hold cached prefixes.
+    pub n_seqs: usize,
+    pub n_threads: usize,
+    /// Layers on the GPU, the output matrix counted as one.
+    pub n_gpu_layers: u32,
+    pub memory: MemoryEstimate,
+}
+
+/// What the machine has, as far as sizes depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub n_cores: usize,
+    /// Main memory free; `None` when unknown.
+    pub main_bytes: Option<u64>,
+    /// Memory free on the GPUs that this build can use, together.
+    pub gpu_bytes: u64,
+}
+
+impl Room {
+    pub(crate) fn new(hardware: &Hardware, gpu_bytes: u64) -> Self {
+        let main_bytes = hardware.cpu().map(|cpu| cpu.free_bytes).filter(|&bytes| bytes > 0);
+        Self { n_cores: hardware.n_cores.max(1), main_bytes, gpu_bytes }
+    }
+
+    /// For estimates before the machine is looked at.
+    pub(crate) fn unlimited() -> Self {
+        Self { n_cores: 1, main_bytes: None, gpu_bytes: 0 }
+    }
+}
+
+impl Plan {
+    /// Chooses what `options` leave open.
+    ///
+    /// # Errors
+    /// [`EngineError::Option`] for options that contradict each other or llama.cpp's limits.
+    pub(crate) fn new(options: &LoadOptions, info: &ModelInfo, room: Room) -> Result<Self, EngineError> {
+        check_options(options)?;
+        let n_slots = options.parallel.unwrap_or(DEFAULT_SLOTS);
+        let n_batch = options.batch.unwrap_or(DEFAULT_BATCH);
+        let mut n_cells = options.context_size.unwrap_or_else(|| default_cells(info));
+        let mut plan = loop {
+            let plan = Self::with_cells(options, info, n_cells, n_slots, n_batch);
+            let limit = room.main_bytes.map(|bytes| bytes.saturating_add(room.gpu_bytes));
+            let is_fixed = options.context_size.is_some() || n_cells / 2 < LEAST_CONTEXT;
+            if is_fixed || limit.is_none_or(|limit| plan.memory.total_bytes() <= limit) {
+                break plan;
+            }
+            n_cells /= 2;
+        };
+        plan.n_threads = options.threads.unwrap_or(room.n_cores);
+        plan.n_gpu_layers = match options.gpu_layers {
+            GpuLayers::Count(count) => count.min(info.n_layers + 1),
+            GpuLayers::Auto => layers_that_fit(info, &plan.memory, room.gpu_bytes),
+        };
+        if plan.n_batch < n_slots {
+            let reason = format!("{n_slots} requests do not fit into a batch of {}; lower it", plan.n_batch);
+            return Err(option_error("parallel", reason));
+        }
+        Ok(plan)
+    }
+
+    /// Tokens that llama.cpp computes at once.
+    pub(crate) fn n_physical_batch(&self) -> usize {
+        self.n_batch.min(MAX_PHYSICAL_BATCH)
+    }
+
+    fn with_cells(options: &LoadOptions, info: &ModelInfo, n_cells: usize, n_slots: usize, n_batch: usize) -> Self {
+        let n_batch = n_batch.min(n_cells.next_multiple_of(CELL_BLOCK));
+        let n_seqs = n_sequences(options, info, n_cells, n_slots, n_batch);
+        let is_stretched = options.rope_freq_base.is_some() || options.rope_freq_scale.is_some();
+        let n_trained = info.n_ctx_train as usize;
+        let n_sequence_tokens = if is_stretched { n_cells } else { n_cells.min(n_trained) };
+        let sizes = Sizes { n_cells, n_seqs, n_batch };
+        let memory = estimate(options, info, sizes);
+        Self { n_cells, n_sequence_tokens, n_batch, n_slots, n_seqs, n_threads: 1, n_gpu_layers: 0, memory }
+    }
+}
+
+/// Lengths of the caches and of a step.
+#[derive(Clone, Copy)]
+struct Sizes {
+    n_cells: usize,
+    n_seqs: usize,
+    n_batch: usize,
+}
+
+fn check_options(options: &LoadOptions) -> Result<(), EngineError> {
+    let check = |option: &str, value: Option<usize>, limit: usize| match value {
+        Some(value) if !(1..=limit).contains(&value) => {
+            Err(option_error(option, format!("it is {value} and must be between 1 and {limit}")))
+        }
+        Some(_) | None => Ok(()),
+    };
+    check("parallel", options.parallel, MAX_SEQUENCES)?;
+    check("batch", options.batch, 1 << 16)?;
+    check("threads", options.threads, MAX_THREADS)?;
+    check("context_size", options.context_size, 1 << 27)?;
+    for (option, value) in [("rope_freq_base", options.rope_freq_base), ("rope_freq_scale", options.rope_freq_scale)] {
+        if value.is_some_and(|value| !value.is_finite() || value <= 0.0) {
+            return Err(option_error(option, "it must be a positive number"));
+        }
+    }
+    Ok(())
+}
+
+fn default_cells(info: &ModelInfo) -> usize {
+    2 * (info.n_ctx_train as usize).min(DEFAULT_SEQUENCE)
+}
+
+/// Slots plus room for cached prefixes. Recurrent models pay for each with a whole state.
+fn n_sequences(options: &LoadOptions, info: &ModelInfo, n_cells: usize, n_slots: usize, n_batch: usize) -> usize {
+    let has_state = info.is_recurrent || info.is_hybrid;
+    let mut n_seqs = if has_state { 2 * n_slots } else { (2 * n_slots).max(n_slots + 16) };
+    if let Some(window) = info.sliding_window.filter(|_| !options.swa_full && !has_state) {
+        let n_whole = n_cells.saturating_sub(n_batch.min(MAX_PHYSICAL_BATCH)).div_ceil(window as usize);
+        if n_whole <= MAX_WINDOW_SEQUENCES {
+            n_seqs = n_seqs.max(n_whole);
+        }
+    }
+    n_seqs.min(MAX_SEQUENCES).min(n_batch)
+}
+
+/// Cells that llama.cpp gives the sliding-window layers of a unified cache.
+pub(crate) fn n_window_cells(window: usize, n_cells: usize, n_seqs: usize, n_batch: usize) -> usize {
+    let n_physical = n_batch.min(MAX_PHYSICAL_BATCH);
+    n_cells.min(window.saturating_mul(n_seqs).saturating_add(n_physical)).next_multiple_of(CELL_BLOCK)
+}
+
+fn estimate(options: &LoadOptions, info: &ModelInfo, sizes: Sizes) -> MemoryEstimate {
+    let Sizes { n_cells, n_seqs, n_batch } = sizes;
+    let (key_type, value_type) = (ggml_type(options.cache_type_k), ggml_type(options.cache_type_v));
+    let n_padded = n_cells.next_multiple_of(CELL_BLOCK);
+    let n_window = match info.sliding_window {
+        Some(window) if !options.swa_full => n_window_cells(window as usize, n_padded, n_seqs, n_batch),
+        Some(_) | None => n_padded,
+    };
+    let kv_bytes = info.windowed_kv_cache_bytes(n_padded as u64, n_window as u64, key_type, value_type);
+    MemoryEstimate {
+        weight_bytes: info.weight_bytes,
+        cache_bytes: kv_bytes.saturating_add(info.recurrent_bytes(n_seqs as u64)),
+        compute_bytes: compute_bytes(info, n_padded as u64, n_seqs as u64, n_batch as u64),
+    }
+}
+
+/// A bound on the buffers of one step: rows of logits (twice, in the graph and out of it), the widest activations of a
+/// layer, and the attention mask in both formats.
+fn compute_bytes(info: &ModelInfo, n_cells: u64, n_rows: u64, n_batch: u64) -> u64 {
+    let n_ff = info.n_ff.iter().copied().max().unwrap_or(0);
+    let rows = u64::from(info.n_vocab).saturating_mul(n_rows).saturating_mul(8);
+    let width = 3 * u64::from(n_ff) + 8 * u64::from(info.n_embd);
+    let activations = width.saturating_mul(n_batch).saturating_mul(4);
+    let masks = n_cells.saturating_mul(n_batch).saturating_mul(6);
+    rows.saturating_add(activations).saturating_add(masks)
+}
+
+/// Layers whose weights and cache fit into `gpu_bytes` beside the compute buffers; the output matrix counts as one.
+fn layers_that_fit(info: &ModelInfo, memory: &MemoryEstimate, gpu_bytes: u64) -> u32 {
+    let all = info.n_layers + 1;
+    if memory.total_bytes() <= gpu_bytes {
+        return all;
+    }
+    let cache_per_layer = memory.cache_bytes / u64::from(info.n_layers.max(1));
+    let mut left = gpu_bytes.saturating_sub(memory.compute_bytes);
+    let mut count = 0;
+    // llama.cpp fills the GPU from the last layer towards the first.
+    for &layer_bytes in info.layer_bytes.iter().rev() {
+        let Some(rest) = left.checked_sub(layer_bytes.saturating_add(cache_per_layer)) else { break };
+        left = rest;
+        count += 1;
+    }
+    count.min(info.n_layers)
+}
+
+pub(crate) fn ggml_type(cache_type: CacheType) -> GgmlType {
+    match cache_type {
+        CacheType::F32 => GgmlType::F32,
+        CacheType::F16 => GgmlType::F16,
+        CacheType::Bf16 => GgmlType::BF16,
+        CacheType::Q8_0 => GgmlType::Q8_0,
+        CacheType::Q4_0 => GgmlType::Q4_0,
+        CacheType::Q4_1 => GgmlType::Q4_1,
+        CacheType::Q5_0 => GgmlType::Q5_0,
+        CacheType::Q5_1 => GgmlType::Q5_1,
+        CacheType::Iq4Nl => GgmlType::IQ4_NL,
+    }
+}
