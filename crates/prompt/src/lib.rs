@@ -1,1 +1,40 @@
-//! From conversation to prompt and back.
+compile_error!("MESSAGE FROM THE LEAD: stop and read crates/prompt/LEAD-NOTE.md now: no Jinja interpreter of our own");
+//! From a conversation to a prompt, and from generated text back to answer and reasoning.
+//!
+//! Pure: no async, no I/O, no clock, no token ids. What a model's chat template renders is byte for byte what Python's
+//! jinja2 renders under Hugging Face's settings.
+//!
+//! # Control tokens
+//!
+//! A prompt is text with control tokens in it, and a client must not be able to write one. Searching client strings for
+//! spellings before rendering is not enough: a spelling may be put together of two strings, or of a string and the
+//! template's own text, and templates legitimately split messages at `</think>`. So the crate renders with its own small
+//! interpreter (module `jinja`) whose strings carry the origin of every byte through all operations. A control token
+//! reaches the tokenizer as one ([`ingle_engine::SpecialTokens::Parse`]) only if the template, or the operator's
+//! `bos_token` and `eos_token`, wrote each of its characters; all other text is plain, whatever it spells. No marker
+//! goes into any string, so there is none to forge, and comparisons, lengths and trimming see the client's text as it is.
+#![forbid(unsafe_code)]
+
+mod error;
+mod fallback;
+mod jinja;
+mod message;
+mod probe;
+mod reasoning;
+mod row;
+mod segments;
+mod template;
+mod variables;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::PromptError;
+pub use fallback::fallback_for;
+pub use message::{
+    ContentPart, Conversation, Message, PromptEnding, Role, TemplateOptions, Tool, ToolArguments, ToolCall,
+};
+pub use reasoning::{ReasoningDelta, ReasoningFormat, ReasoningSplitter};
+pub use row::render_row;
+pub use segments::{ControlTokens, RenderedPrompt};
+pub use template::{ChatTemplate, TemplateSupport, TemplateVocabulary};

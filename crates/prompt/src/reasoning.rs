@@ -1,0 +1,328 @@
+//! Splits generated text into reasoning and answer while it streams.
+
+/// A piece of generated text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReasoningDelta {
+    /// Part of the answer.
+    Text(String),
+    /// Part of the reasoning before it.
+    Reasoning(String),
+}
+
+/// How a model marks its reasoning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReasoningFormat {
+    /// It does not: all text is answer.
+    None,
+    /// Between two tags at the start of the text.
+    Tags {
+        /// What opens it.
+        open: &'static str,
+        /// What closes it.
+        close: &'static str,
+        /// Did the prompt open it already?
+        opened: bool,
+    },
+    /// Messages with channels, as gpt-oss writes them.
+    Harmony,
+}
+
+const TAGS: [(&str, &str); 6] = [
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+];
+
+const CHANNEL: &str = "<|channel|>";
+const MESSAGE: &str = "<|message|>";
+const START: &str = "<|start|>";
+const BODY_ENDS: [&str; 4] = ["<|end|>", "<|return|>", "<|call|>", START];
+
+impl ReasoningFormat {
+    /// Reads the format off a template's source and the end of the prompt it rendered.
+    pub fn detect(template_source: &str, rendered_tail: &str) -> Self {
+        if template_source.contains(CHANNEL) && template_source.contains("analysis") {
+            return ReasoningFormat::Harmony;
+        }
+        let tail = rendered_tail.trim_end();
+        let known = |(open, close): &(&str, &str)| template_source.contains(open) || template_source.contains(close);
+        // A prompt that ends by opening a block settles it; else the source tells.
+        let opened = TAGS.into_iter().find(|(open, _)| tail.ends_with(open));
+        match opened.or_else(|| TAGS.into_iter().find(known)) {
+            Some((open, close)) => ReasoningFormat::Tags { open, close, opened: opened.is_some() },
+            None => ReasoningFormat::None,
+        }
+    }
+}
+
+/// Where in the text the splitter is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing but white space so far.
+    Start,
+    /// Inside the reasoning; white space before its first character is dropped.
+    Reasoning,
+    /// Between reasoning and answer: white space is dropped.
+    Between,
+    /// In the answer: everything goes through.
+    Answer,
+    /// In a harmony header, up to its `<|message|>`.
+    Header,
+    /// In a harmony body of the answer.
+    Body,
+}
+
+/// Splits one generated text. Feed it every delta, then [`ReasoningSplitter::finish`].
+///
+/// Text that may be the beginning of a tag, and white space that may end the reasoning, is held back.
+#[derive(Debug, Clone)]
+pub struct ReasoningSplitter {
+    format: ReasoningFormat,
+    state: State,
+    held: String,
+    /// Has this reasoning block shown a character yet?
+    begun: bool,
+}
+
+impl ReasoningSplitter {
+    /// A splitter at the start of a text.
+    pub fn new(format: ReasoningFormat) -> Self {
+        let state = match format {
+            ReasoningFormat::None => State::Answer,
+            ReasoningFormat::Tags { opened: true, .. } => State::Reasoning,
+            ReasoningFormat::Tags { opened: false, .. } | ReasoningFormat::Harmony => State::Start,
+        };
+        Self { format, state, held: String::new(), begun: false }
+    }
+
+    /// Takes a delta and gives back what is certain.
+    pub fn push(&mut self, delta: &str) -> Vec<ReasoningDelta> {
+        self.held.push_str(delta);
+        let mut out = Vec::new();
+        while self.step(&mut out) {}
+        out
+    }
+
+    /// The text has ended: gives back what was held.
+    pub fn finish(&mut self) -> Vec<ReasoningDelta> {
+        let held = std::mem::take(&mut self.held);
+        let mut out = Vec::new();
+        match self.state {
+            State::Start | State::Answer | State::Body => emit(&mut out, ReasoningDelta::Text, &held),
+            State::Reasoning => self.reasoning(held.trim_end(), &mut out),
+            State::Between => emit(&mut out, ReasoningDelta::Text, held.trim_start()),
+            State::Header => {}
+        }
+        out
+    }
+
+    /// One transition; true when there may be another.
+    fn step(&mut self, out: &mut Vec<ReasoningDelta>) -> bool {
+        match self.state {
+            State::Start => self.start(),
+            State::Reasoning => self.in_reasoning(out),
+            State::Between => self.between(),
+            State::Answer => {
+                emit(out, ReasoningDelta::Text, &std::mem::take(&mut self.held));
+                false
+            }
+            State::Header => self.header(out),
+            State::Body => self.body(out),
+        }
+    }
+
+    fn start(&mut self) -> bool {
+        let text = self.held.trim_start();
+        let marks: Vec<&str> = match self.format {
+            ReasoningFormat::None => Vec::new(),
+            ReasoningFormat::Tags { open, .. } => vec![open],
+            ReasoningFormat::Harmony => vec![CHANNEL, START],
+        };
+        let Some(found) = marks.iter().find(|mark| text.starts_with(**mark)) else {
+            let undecided = marks.iter().any(|mark| mark.starts_with(text));
+            if !undecided {
+                self.state = State::Answer;
+            }
+            return !undecided;
+        };
+        if self.format == ReasoningFormat::Harmony {
+            self.held = text.to_owned();
+            self.state = State::Header;
+        } else {
+            self.held = text[found.len()..].to_owned();
+            self.state = State::Reasoning;
+        }
+        true
+    }
+
+    fn in_reasoning(&mut self, out: &mut Vec<ReasoningDelta>) -> bool {
+        let ends: Vec<&str> = match self.format {
+            ReasoningFormat::Tags { close, .. } => vec![close],
+            ReasoningFormat::None | ReasoningFormat::Harmony => BODY_ENDS.to_vec(),
+        };
+        match first_of(&self.held, &ends) {
+            Some((at, end)) => {
+                let held = std::mem::take(&mut self.held);
+                self.reasoning(held[..at].trim_end(), out);
+                self.begun = false;
+                self.held = self.after_body(&held, at, end);
+                true
+            }
+            None => {
+                let certain = self.held.len() - partial(&self.held, &ends);
+                let certain = self.held[..certain].trim_end().len();
+                let rest = self.held.split_off(certain);
+                let text = std::mem::replace(&mut self.held, rest);
+                self.reasoning(&text, out);
+                false
+            }
+        }
+    }
+
+    /// Passes over the end of a reasoning or answer body, and says what of `held` is left.
+    fn after_body(&mut self, held: &str, at: usize, end: &str) -> String {
+        if self.format == ReasoningFormat::Harmony {
+            self.state = State::Header;
+            // The start of the next message belongs to its header.
+            return held[if end == START { at } else { at + end.len() }..].to_owned();
+        }
+        self.state = State::Between;
+        held[at + end.len()..].to_owned()
+    }
+
+    fn reasoning(&mut self, text: &str, out: &mut Vec<ReasoningDelta>) {
+        let text = if self.begun { text } else { text.trim_start() };
+        self.begun |= !text.is_empty();
+        emit(out, ReasoningDelta::Reasoning, text);
+    }
+
+    fn between(&mut self) -> bool {
+        self.held = self.held.trim_start().to_owned();
+        if self.held.is_empty() {
+            return false;
+        }
+        self.state = State::Answer;
+        true
+    }
+
+    fn header(&mut self, out: &mut Vec<ReasoningDelta>) -> bool {
+        let Some(at) = self.held.find(MESSAGE) else { return false };
+        let body = self.held.split_off(at + MESSAGE.len());
+        let header = std::mem::replace(&mut self.held, body);
+        let channel = header.split(CHANNEL).nth(1).unwrap_or_default();
+        let addressed = header.contains("to=");
+        if channel.starts_with("analysis") && !addressed {
+            self.state = State::Reasoning;
+            return true;
+        }
+        self.state = State::Body;
+        if addressed {
+            // A tool call: its header is part of what the tool call parser reads.
+            emit(out, ReasoningDelta::Text, &header);
+        }
+        true
+    }
+
+    fn body(&mut self, out: &mut Vec<ReasoningDelta>) -> bool {
+        match first_of(&self.held, &BODY_ENDS) {
+            Some((at, end)) => {
+                let held = std::mem::take(&mut self.held);
+                emit(out, ReasoningDelta::Text, &held[..at]);
+                self.held = self.after_body(&held, at, end);
+                true
+            }
+            None => {
+                let certain = self.held.len() - partial(&self.held, &BODY_ENDS);
+                let rest = self.held.split_off(certain);
+                emit(out, ReasoningDelta::Text, &std::mem::replace(&mut self.held, rest));
+                false
+            }
+        }
+    }
+}
+
+fn emit(out: &mut Vec<ReasoningDelta>, kind: fn(String) -> ReasoningDelta, text: &str) {
+    if !text.is_empty() {
+        out.push(kind(text.to_owned()));
+    }
+}
+
+/// The first of `marks` in `text`.
+fn first_of<'m>(text: &str, marks: &[&'m str]) -> Option<(usize, &'m str)> {
+    marks.iter().filter_map(|mark| text.find(mark).map(|at| (at, *mark))).min_by_key(|(at, _)| *at)
+}
+
+/// Bytes at the end of `text` that may begin one of `marks`.
+fn partial(text: &str, marks: &[&str]) -> usize {
+    let longest = |mark: &&str| (1..mark.len()).rev().find(|len| mark.is_char_boundary(*len) && text.ends_with(&mark[..*len]));
+    marks.iter().filter_map(longest).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The reasoning and the answer, fed in pieces of `size` characters.
+    fn split(format: ReasoningFormat, text: &str, size: usize) -> (String, String) {
+        let mut splitter = ReasoningSplitter::new(format);
+        let chars: Vec<char> = text.chars().collect();
+        let mut deltas: Vec<ReasoningDelta> =
+            chars.chunks(size).flat_map(|piece| splitter.push(&piece.iter().collect::<String>())).collect();
+        deltas.extend(splitter.finish());
+        let (mut reasoning, mut answer) = (String::new(), String::new());
+        for delta in deltas {
+            match delta {
+                ReasoningDelta::Text(text) => answer.push_str(&text),
+                ReasoningDelta::Reasoning(text) => reasoning.push_str(&text),
+            }
+        }
+        (reasoning, answer)
+    }
+
+    #[test]
+    fn splits_alike_however_the_text_is_cut() {
+        let think = |opened| ReasoningFormat::Tags { open: "<think>", close: "</think>", opened };
+        let seed = ReasoningFormat::detect("x '</seed:think>' y", "");
+        let cases = [
+            (think(false), "<think>\nwhy\n\nso\n</think>\n\nYes <b>.", "why\n\nso", "Yes <b>."),
+            (think(false), " \n<think></think>ok", "", "ok"),
+            (think(false), "no tags </think> here", "", "no tags </think> here"),
+            (think(false), "  <thin air", "", "  <thin air"),
+            (think(true), "because\n</think>\n4", "because", "4"),
+            (think(true), "never closed </thi", "never closed </thi", ""),
+            (ReasoningFormat::None, "<think>a</think>", "", "<think>a</think>"),
+            (seed, "<seed:think>s</seed:think>t", "s", "t"),
+            (
+                ReasoningFormat::Harmony,
+                "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>4 < 5<|return|>",
+                "hm",
+                "4 < 5",
+            ),
+            (
+                ReasoningFormat::Harmony,
+                "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{}<|call|>",
+                "",
+                "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{}",
+            ),
+            (ReasoningFormat::Harmony, "plain", "", "plain"),
+        ];
+        for (format, text, reasoning, answer) in cases {
+            for size in [1, 2, 3, 7, 1000] {
+                let expected = (reasoning.to_owned(), answer.to_owned());
+                assert_eq!(split(format, text, size), expected, "{text:?} in pieces of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_prompt_may_have_opened_the_block() {
+        let opened = ReasoningFormat::detect("'<think>\\n'", "<|Assistant|><think>\n");
+        assert!(matches!(opened, ReasoningFormat::Tags { opened: true, .. }));
+        let closed = ReasoningFormat::detect("'<think>\\n'", "<think>\n\n</think>\n\n");
+        assert!(matches!(closed, ReasoningFormat::Tags { opened: false, .. }));
+        assert_eq!(ReasoningFormat::detect("plain", "tail"), ReasoningFormat::None);
+    }
+}
