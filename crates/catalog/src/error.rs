@@ -202,6 +202,15 @@ pub enum CatalogError {
         /// One per source, in the order they were tried.
         attempts: Vec<Attempt>,
     },
+    /// The receiver of the progress asked to stop.
+    #[error("fetching {filename} was cancelled; what has arrived is kept and used by the next try")]
+    Cancelled {
+        /// The file.
+        filename: String,
+    },
+    /// Neither INGLE_CACHE nor XDG_CACHE_HOME nor HOME says where the cache is.
+    #[error("there is no cache folder: set INGLE_CACHE or HOME")]
+    NoCacheFolder,
     /// A file of that name lies in the models folder and is a different one.
     #[error("{} exists and is not the file to be installed: move it away or rename it", path.display())]
     FileInTheWay {

@@ -12,7 +12,11 @@
 
 mod config;
 mod error;
+#[cfg(feature = "download")]
+mod fetch;
 mod gallery;
+#[cfg(feature = "download")]
+mod install;
 mod model_yaml;
 mod names;
 mod registry;
@@ -27,7 +31,14 @@ pub use config::{
     MirostatVersion, ModelConfig, OutputConfig, RequestDefaults, Residency, TemplateConfig, TokenCount,
 };
 pub use error::{Attempt, CatalogError, Retry};
+#[cfg(feature = "download")]
+pub use fetch::{
+    DiskSpace, Event, FetchPolicy, FetchSettings, Fetched, Fetcher, HttpSettings, HubAccess, HubSettings, LocalFiles,
+    NoProgress, Outcome, PipSettings, PipUse, Progress, SpaceProbe, Verification,
+};
 pub use gallery::{FileSource, Gallery, GalleryEntry, GalleryFile, PipMember, SourcePlace};
+#[cfg(feature = "download")]
+pub use install::{ConfigOutcome, Installed, InstalledFile, Installer};
 pub use model_yaml::{Flag, ModelYaml, ParametersYaml, Real, TemplateYaml, Text, Whole};
 pub use names::check_model_name;
 pub use registry::{Catalog, CatalogOptions, ModelEntry, ModelSource, ModelState, Weights};

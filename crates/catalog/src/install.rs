@@ -1,0 +1,287 @@
+//! Puts a model into the models folder: its files into the cache, links to them and a configuration beside.
+
+use crate::fetch::{FetchPolicy, Fetched, Fetcher, LocalFiles, Outcome, Progress};
+use crate::gallery::{FileSource, Gallery, GalleryEntry, GalleryFile, SourcePlace};
+use crate::names::{self, Shard};
+use crate::uri::{FileUri, HubFile};
+use crate::weights::{self, Kind};
+use crate::{CatalogError, LLAMA_CPP, yaml};
+use serde_json::{Map, Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Installs models into one folder.
+#[derive(Debug, Clone)]
+pub struct Installer {
+    models_path: PathBuf,
+    fetcher: Fetcher,
+    galleries: Vec<Gallery>,
+}
+
+/// A model that is in the folder now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Installed {
+    /// What requests call it.
+    pub name: String,
+    /// Its configuration.
+    pub config_path: PathBuf,
+    /// Whether the configuration was written or had been there.
+    pub config_outcome: ConfigOutcome,
+    /// Its files.
+    pub files: Vec<InstalledFile>,
+}
+
+/// Whether a configuration was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConfigOutcome {
+    /// It is new.
+    Written,
+    /// It was there and was left as it is, since somebody may have edited it.
+    Kept,
+}
+
+/// One file of an installed model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstalledFile {
+    /// In the models folder.
+    pub path: PathBuf,
+    /// The bytes it leads to.
+    pub fetched: Fetched,
+}
+
+impl Installer {
+    /// An installer that knows the embedded gallery and the indexes in the models folder; the latter win.
+    #[must_use]
+    pub fn new(models_path: &Path, fetcher: Fetcher) -> Self {
+        let mut galleries = Gallery::in_folder(models_path);
+        galleries.push(Gallery::embedded());
+        Self { models_path: models_path.to_owned(), fetcher, galleries }
+    }
+
+    /// The galleries, the first one that has a name wins.
+    #[must_use]
+    pub fn galleries(&self) -> &[Gallery] {
+        &self.galleries
+    }
+
+    /// What would be installed for `what`: a gallery name (with or without `gallery@`), a URI or a path of a GGUF file.
+    pub fn find(&self, what: &str) -> Result<GalleryEntry, CatalogError> {
+        let what = what.trim();
+        let in_galleries = |name: &str| self.galleries.iter().find_map(|gallery| gallery.find(name)).cloned();
+        if let Some(entry) = in_galleries(what) {
+            return Ok(entry);
+        }
+        if let Some(uri) = FileUri::parse(what) {
+            return entry_of_uri(uri?);
+        }
+        if let Some(entry) = what.split_once('@').and_then(|(_, name)| in_galleries(name)) {
+            return Ok(entry);
+        }
+        if Path::new(what).is_file() {
+            return entry_of_uri(FileUri::Local(PathBuf::from(what)));
+        }
+        let known =
+            self.galleries.iter().flat_map(|gallery| &gallery.entries).map(|entry| entry.name.clone()).collect();
+        Err(CatalogError::UnknownInstall { what: what.to_owned(), known })
+    }
+
+    /// Installs `what`; a second time costs nothing and changes nothing.
+    pub fn install(&self, what: &str, policy: FetchPolicy, progress: &dyn Progress) -> Result<Installed, CatalogError> {
+        let entry = self.find(what)?;
+        fs::create_dir_all(&self.models_path).map_err(CatalogError::io("create", &self.models_path))?;
+        let config = self.full_config(&entry, policy)?;
+        let mut files = Vec::new();
+        for file in &entry.files {
+            files.push(self.install_file(file, policy, progress)?);
+        }
+        let config_path = self.models_path.join(names::config_file_name(&entry.name));
+        let config_outcome = write_config(&config_path, &config)?;
+        Ok(Installed { name: entry.name, config_path, config_outcome, files })
+    }
+
+    fn install_file(
+        &self,
+        file: &GalleryFile,
+        policy: FetchPolicy,
+        progress: &dyn Progress,
+    ) -> Result<InstalledFile, CatalogError> {
+        let path = names::inside(&self.models_path, "filename", &file.filename)?;
+        let fetched = match local_original(file) {
+            Some(original) => take_in_place(original, policy)?,
+            None => self.fetcher.fetch(file, policy, progress)?,
+        };
+        link(&fetched.path, &path, file)?;
+        Ok(InstalledFile { path, fetched })
+    }
+
+    /// The base configuration, where the entry has one, with the entry's own on top and the name in front.
+    fn full_config(&self, entry: &GalleryEntry, policy: FetchPolicy) -> Result<Value, CatalogError> {
+        let mut config = Value::Object(Map::from_iter([("name".to_owned(), json!(entry.name))]));
+        // LocalAI's entries without a base name this empty one.
+        let base_url = entry.base_url.as_deref().filter(|url| !url.contains("/virtual.yaml"));
+        if let Some(url) = base_url {
+            yaml::merge(&mut config, &self.base_config(url, policy)?);
+        }
+        yaml::merge(&mut config, &entry.config);
+        if let Some(description) = entry.description.as_ref().filter(|_| config.get("description").is_none()) {
+            yaml::merge(&mut config, &json!({ "description": description.trim() }));
+        }
+        yaml::merge(&mut config, &json!({ "name": entry.name }));
+        Ok(config)
+    }
+
+    fn base_config(&self, url: &str, policy: FetchPolicy) -> Result<Value, CatalogError> {
+        let uri = FileUri::parse(url).unwrap_or_else(|| {
+            Err(CatalogError::BadUri { uri: url.to_owned(), reason: "the url of a gallery entry needs a scheme" })
+        })?;
+        let text = self.fetcher.fetch_text(&uri, policy)?;
+        let wrong = |error: yaml::YamlError| CatalogError::BadGallery {
+            origin: url.to_owned(),
+            line: error.line,
+            message: error.message,
+        };
+        let base = yaml::parse(&text).map_err(wrong)?.to_json();
+        match base.get("config_file") {
+            Some(Value::String(text)) => Ok(yaml::parse(text).map_err(wrong)?.to_json()),
+            Some(value) => Ok(value.clone()),
+            None => Ok(Value::Object(Map::new())),
+        }
+    }
+}
+
+/// The entry that a bare address amounts to: all parts of a split file, called like the file.
+fn entry_of_uri(uri: FileUri) -> Result<GalleryEntry, CatalogError> {
+    let file_name = uri.file_name()?;
+    let stem = names::without_gguf(&file_name);
+    if stem.len() == file_name.len() {
+        return Err(CatalogError::BadUri { uri: uri.to_string(), reason: "only .gguf files can be installed" });
+    }
+    let shard = Shard::parse(&file_name);
+    let (name, file_names) = match &shard {
+        None => (stem.to_owned(), vec![file_name.clone()]),
+        Some(shard) => (shard.base.clone(), (1..=shard.count).map(|number| shard.file_name(number)).collect()),
+    };
+    let model = file_names[0].clone();
+    let files = file_names.into_iter().map(|filename| {
+        let place = SourcePlace::Uri(sibling(&uri, &file_name, &filename));
+        GalleryFile { filename, sources: vec![FileSource { place, sha256: None, size: None }] }
+    });
+    Ok(GalleryEntry {
+        name,
+        description: None,
+        license: None,
+        urls: Vec::new(),
+        tags: Vec::new(),
+        base_url: None,
+        files: files.collect(),
+        config: json!({ "backend": LLAMA_CPP, "parameters": { "model": model } }),
+    })
+}
+
+/// The same address with another file name.
+fn sibling(uri: &FileUri, file_name: &str, other: &str) -> FileUri {
+    match uri {
+        FileUri::Hub(file) => {
+            FileUri::Hub(HubFile { path: replace_last(&file.path, file_name, other), ..file.clone() })
+        }
+        FileUri::Http(url) => FileUri::Http(replace_last(url, file_name, other)),
+        FileUri::Local(path) => FileUri::Local(path.with_file_name(other)),
+    }
+}
+
+fn replace_last(text: &str, old: &str, new: &str) -> String {
+    match text.rfind(old) {
+        Some(at) => format!("{}{new}{}", &text[..at], &text[at + old.len()..]),
+        None => text.to_owned(),
+    }
+}
+
+/// The only source, when it is a file of this machine: that one is linked where it lies.
+fn local_original(file: &GalleryFile) -> Option<&Path> {
+    match &file.sources[..] {
+        [FileSource { place: SourcePlace::Uri(FileUri::Local(path)), sha256: None, .. }] => Some(path),
+        _ => None,
+    }
+}
+
+fn take_in_place(original: &Path, policy: FetchPolicy) -> Result<Fetched, CatalogError> {
+    if policy.local_files == LocalFiles::Refuse {
+        let reason = "files of this machine may not be named here".to_owned();
+        return Err(CatalogError::SourceSkipped { reason });
+    }
+    let path = fs::canonicalize(original).map_err(CatalogError::io("find", original))?;
+    let not_a_model = |message: String| CatalogError::NotAModel { path: path.clone(), message };
+    match weights::Kinds::default().of(&path) {
+        Ok(Kind::Model) => {}
+        Ok(Kind::Companion) => return Err(not_a_model("it is a part of another model, e.g. its projector".to_owned())),
+        // The later parts of a split file hold tensors only and are looked at with the first one.
+        Err(_) if is_later_part(&path) => {}
+        Err(message) => return Err(not_a_model(message)),
+    }
+    let bytes = fs::metadata(&path).map_err(CatalogError::io("read", &path))?.len();
+    let source = format!("file://{}", path.display());
+    Ok(Fetched { path, bytes, outcome: Outcome::AlreadyThere, source })
+}
+
+fn is_later_part(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.and_then(Shard::parse).is_some_and(|shard| shard.number > 1)
+}
+
+/// Makes `link` lead to `original`: a symbolic link, else a hard link, else a copy. A link of ours is replaced, a file
+/// of somebody's is not.
+fn link(original: &Path, link: &Path, file: &GalleryFile) -> Result<(), CatalogError> {
+    let folder = link.parent().expect("the link is inside the models folder; this is a bug");
+    fs::create_dir_all(folder).map_err(CatalogError::io("create", folder))?;
+    let same = |a: &Path, b: &Path| matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b);
+    if same(original, link) {
+        return Ok(());
+    }
+    if let Ok(found) = fs::symlink_metadata(link)
+        && !found.is_symlink()
+    {
+        return keep_if_equal(link, file);
+    }
+    let fresh = folder.join(format!(".{}.{}.link", file.filename.replace('/', "_"), std::process::id()));
+    let _ = fs::remove_file(&fresh);
+    symlink(original, &fresh)
+        .or_else(|_| fs::hard_link(original, &fresh))
+        .or_else(|_| fs::copy(original, &fresh).map(|_| ()))
+        .map_err(CatalogError::io("link to", original))?;
+    fs::rename(&fresh, link).map_err(CatalogError::io("create", link))
+}
+
+/// A real file of the right bytes is as good as a link.
+fn keep_if_equal(found: &Path, file: &GalleryFile) -> Result<(), CatalogError> {
+    let actual = crate::fetch::sha256_of_file(found)?;
+    let is_equal = file.sources.iter().any(|source| source.sha256.as_ref() == Some(&actual));
+    if is_equal { Ok(()) } else { Err(CatalogError::FileInTheWay { path: found.to_owned() }) }
+}
+
+#[cfg(unix)]
+fn symlink(original: &Path, link: &Path) -> std::io::Result<()> {
+    std::os::unix::fs::symlink(original, link)
+}
+
+#[cfg(windows)]
+fn symlink(original: &Path, link: &Path) -> std::io::Result<()> {
+    std::os::windows::fs::symlink_file(original, link)
+}
+
+fn write_config(path: &Path, config: &Value) -> Result<ConfigOutcome, CatalogError> {
+    if path.exists() {
+        return Ok(ConfigOutcome::Kept);
+    }
+    let text = serde_saphyr::to_string(config).map_err(|error| CatalogError::BadGallery {
+        origin: path.display().to_string(),
+        line: 0,
+        message: error.to_string(),
+    })?;
+    let fresh = path.with_extension(format!("yaml.{}.new", std::process::id()));
+    fs::write(&fresh, text).map_err(CatalogError::io("write", &fresh))?;
+    fs::rename(&fresh, path).map_err(CatalogError::io("create", path))?;
+    Ok(ConfigOutcome::Written)
+}
+
+#[cfg(test)]
+mod tests;
