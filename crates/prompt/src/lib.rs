@@ -1,4 +1,3 @@
-compile_error!("MESSAGE FROM THE LEAD: stop and read crates/prompt/LEAD-NOTE.md now: no Jinja interpreter of our own");
 //! From a conversation to a prompt, and from generated text back to answer and reasoning.
 //!
 //! Pure: no async, no I/O, no clock, no token ids. What a model's chat template renders is byte for byte what Python's

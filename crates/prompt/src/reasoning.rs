@@ -106,6 +106,11 @@ impl ReasoningSplitter {
         out
     }
 
+    /// Is the text inside the reasoning right now?
+    pub fn is_reasoning(&self) -> bool {
+        self.state == State::Reasoning
+    }
+
     /// The text has ended: gives back what was held.
     pub fn finish(&mut self) -> Vec<ReasoningDelta> {
         let held = std::mem::take(&mut self.held);

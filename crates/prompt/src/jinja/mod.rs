@@ -1,4 +1,3 @@
-compile_error!("MESSAGE FROM THE LEAD: stop and read crates/prompt/LEAD-NOTE.md now: no Jinja interpreter of our own");
 //! jinja2 in the dialect of Hugging Face chat templates, over strings that remember their origin.
 //!
 //! Why not a template crate: the promise that a client's text never becomes a control token needs the origin of every

@@ -1,4 +1,3 @@
-compile_error!("MESSAGE FROM THE LEAD: stop and read crates/prompt/LEAD-NOTE.md now: no Jinja interpreter of our own");
 //! Strings that know where each of their bytes came from.
 //!
 //! Every operation on a [`Text`] is a cut or a join, so the origin of a byte survives whatever a template does with the
