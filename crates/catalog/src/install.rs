@@ -2,10 +2,11 @@
 
 use crate::fetch::{FetchPolicy, Fetched, Fetcher, LocalFiles, Outcome, Progress};
 use crate::gallery::{FileSource, Gallery, GalleryEntry, GalleryFile, SourcePlace};
-use crate::names::{self, Shard};
+use crate::names;
 use crate::uri::{FileUri, HubFile};
 use crate::weights::{self, Kind};
 use crate::{CatalogError, LLAMA_CPP, yaml};
+use ingle_gguf::ShardName;
 use serde_json::{Map, Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -156,11 +157,9 @@ fn entry_of_uri(uri: FileUri) -> Result<GalleryEntry, CatalogError> {
     if stem.len() == file_name.len() {
         return Err(CatalogError::BadUri { uri: uri.to_string(), reason: "only .gguf files can be installed" });
     }
-    let shard = Shard::parse(&file_name);
-    let (name, file_names) = match &shard {
-        None => (stem.to_owned(), vec![file_name.clone()]),
-        Some(shard) => (shard.base.clone(), (1..=shard.count).map(|number| shard.file_name(number)).collect()),
-    };
+    let shard = ShardName::parse(&file_name);
+    let name = shard.as_ref().map_or_else(|| stem.to_owned(), |shard| shard.prefix.clone());
+    let file_names = shard.map_or_else(|| vec![file_name.clone()], |shard| shard.all());
     let model = file_names[0].clone();
     let files = file_names.into_iter().map(|filename| {
         let place = SourcePlace::Uri(sibling(&uri, &file_name, &filename));
@@ -211,21 +210,16 @@ fn take_in_place(original: &Path, policy: FetchPolicy) -> Result<Fetched, Catalo
     }
     let path = fs::canonicalize(original).map_err(CatalogError::io("find", original))?;
     let not_a_model = |message: String| CatalogError::NotAModel { path: path.clone(), message };
+    let is_later_part = weights::shard_name(&path).is_some_and(|shard| shard.index > 0);
     match weights::Kinds::default().of(&path) {
         Ok(Kind::Model) => {}
+        Ok(Kind::Companion) if is_later_part => {}
         Ok(Kind::Companion) => return Err(not_a_model("it is a part of another model, e.g. its projector".to_owned())),
-        // The later parts of a split file hold tensors only and are looked at with the first one.
-        Err(_) if is_later_part(&path) => {}
         Err(message) => return Err(not_a_model(message)),
     }
     let bytes = fs::metadata(&path).map_err(CatalogError::io("read", &path))?.len();
     let source = format!("file://{}", path.display());
     Ok(Fetched { path, bytes, outcome: Outcome::AlreadyThere, source })
-}
-
-fn is_later_part(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str());
-    name.and_then(Shard::parse).is_some_and(|shard| shard.number > 1)
 }
 
 /// Makes `link` lead to `original`: a symbolic link, else a hard link, else a copy. A link of ours is replaced, a file

@@ -21,6 +21,7 @@ mod model_yaml;
 mod names;
 mod registry;
 mod scan;
+mod summary;
 mod uri;
 mod usecase;
 mod weights;
@@ -43,6 +44,7 @@ pub use model_yaml::{Flag, ModelYaml, ParametersYaml, Real, TemplateYaml, Text, 
 pub use names::check_model_name;
 pub use registry::{Catalog, CatalogOptions, ModelEntry, ModelSource, ModelState, Weights};
 pub use scan::Problem;
+pub use summary::{MemoryEstimate, ModelSummary};
 pub use uri::{FileUri, HubFile};
 pub use usecase::Usecase;
 pub use yaml::UnknownKey;

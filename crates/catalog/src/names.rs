@@ -32,12 +32,14 @@ pub(crate) fn check(what: &'static str, value: &str) -> Result<(), CatalogError>
 }
 
 /// `folder/relative`, when `relative` stays inside `folder`. Symbolic links on the way are the owner's business.
+#[cfg(feature = "download")]
 pub(crate) fn inside(folder: &Path, what: &'static str, relative: &str) -> Result<PathBuf, CatalogError> {
     check(what, relative)?;
     Ok(folder.join(relative))
 }
 
 /// The file name of a model's YAML: `/` becomes `__`.
+#[cfg(feature = "download")]
 pub(crate) fn config_file_name(model_name: &str) -> String {
     format!("{}.yaml", model_name.replace('/', "__"))
 }
@@ -47,36 +49,6 @@ pub(crate) fn without_gguf(name: &str) -> &str {
     match name.len().checked_sub(5).and_then(|at| name.split_at_checked(at)) {
         Some((stem, ending)) if !stem.is_empty() && ending.eq_ignore_ascii_case(".gguf") => stem,
         _ => name,
-    }
-}
-
-/// The place of one file in a GGUF that was split into several.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Shard {
-    /// Name without number and ending, e.g. `big` of `big-00001-of-00003.gguf`.
-    pub base: String,
-    /// 1-based.
-    pub number: u32,
-    pub count: u32,
-}
-
-impl Shard {
-    /// Reads `base-NNNNN-of-MMMMM.gguf`.
-    pub fn parse(file_name: &str) -> Option<Self> {
-        let stem = without_gguf(file_name);
-        if stem.len() == file_name.len() {
-            return None;
-        }
-        let (rest, count) = stem.rsplit_once("-of-")?;
-        let (base, number) = rest.rsplit_once('-')?;
-        let digits = |text: &str| (text.len() == 5).then(|| text.parse::<u32>().ok()).flatten();
-        let (number, count) = (digits(number)?, digits(count)?);
-        (!base.is_empty() && number >= 1 && number <= count).then(|| Self { base: base.to_owned(), number, count })
-    }
-
-    /// The file name of part `number` of the same model.
-    pub fn file_name(&self, number: u32) -> String {
-        format!("{}-{number:05}-of-{:05}.gguf", self.base, self.count)
     }
 }
 
@@ -92,18 +64,6 @@ mod tests {
         let long = "x".repeat(256);
         for bad in ["", " ", "/etc/passwd", "..", "../a", "a/../../b", "a/..", "a\\..\\b", "a\nb", "a\0", &long] {
             assert!(check_model_name(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn shards() {
-        let shard = Shard::parse("big-00002-of-00003.gguf").unwrap();
-        assert_eq!(shard, Shard { base: "big".into(), number: 2, count: 3 });
-        assert_eq!(shard.file_name(1), "big-00001-of-00003.gguf");
-        for not in
-            ["big.gguf", "big-1-of-3.gguf", "big-00004-of-00003.gguf", "-00001-of-00001.gguf", "a-00001-of-00002"]
-        {
-            assert_eq!(Shard::parse(not), None, "{not}");
         }
     }
 

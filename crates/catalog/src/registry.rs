@@ -3,9 +3,10 @@
 use crate::config::{Availability, ModelConfig};
 use crate::scan::{self, BareFile, Configured, Problem, Snapshot};
 use crate::uri::file_name_of_uri;
-use crate::weights::Kinds;
+use crate::weights::{self, Kinds};
 use crate::yaml::UnknownKey;
 use crate::{CatalogError, Usecase, names};
+use ingle_gguf::ShardName;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -263,10 +264,9 @@ impl Catalog {
         }
         let Some(file) = config.model.as_deref().and_then(local_file_name) else { return ModelState::NoFile };
         let relative = normal(Path::new(&file));
-        let shard = relative.file_name().and_then(|name| name.to_str()).and_then(names::Shard::parse);
-        let parts: Vec<PathBuf> = shard
-            .map(|shard| (1..=shard.count).map(|number| relative.with_file_name(shard.file_name(number))).collect())
-            .unwrap_or_default();
+        let shard = weights::shard_name(&relative);
+        let parts: Vec<PathBuf> =
+            shard.iter().flat_map(ShardName::all).map(|name| relative.with_file_name(name)).collect();
         self.file_state(&relative, &parts)
     }
 

@@ -3,7 +3,7 @@
 use crate::config::ModelConfig;
 use crate::gallery::{Document, classify};
 use crate::model_yaml::ModelYaml;
-use crate::names::{self, Shard};
+use crate::names;
 use crate::yaml::{self, MAX_YAML_BYTES, Node, UnknownKey};
 use crate::{CatalogError, weights};
 use std::collections::BTreeMap;
@@ -178,14 +178,14 @@ impl Snapshot {
 
     fn add_gguf(&mut self, folder: &Path, path: &Path, kinds: &weights::Kinds) {
         let Ok(relative) = path.strip_prefix(folder) else { return };
-        let (Some(name), Some(file_name)) = (relative.to_str(), path.file_name().and_then(|name| name.to_str())) else {
+        let Some(name) = relative.to_str() else {
             return self.problem(path, 0, None, "its name is not UTF-8: rename it");
         };
         if names::check_model_name(name).is_err() {
             return self.problem(path, 0, None, "its name cannot be a model name: rename it");
         }
-        let shard = Shard::parse(file_name);
-        if shard.as_ref().is_some_and(|shard| shard.number != 1) {
+        let shard = weights::shard_name(path);
+        if shard.as_ref().is_some_and(|shard| shard.index != 0) {
             return;
         }
         match kinds.of(path) {
@@ -197,8 +197,8 @@ impl Snapshot {
         let bare = match shard {
             None => BareFile { name: name.to_owned(), relative: relative.to_owned(), parts: Vec::new(), modified },
             Some(shard) => {
-                let parts = (2..=shard.count).map(|number| relative.with_file_name(shard.file_name(number))).collect();
-                let name = relative.with_file_name(format!("{}.gguf", shard.base)).to_string_lossy().into_owned();
+                let parts = shard.all().into_iter().skip(1).map(|name| relative.with_file_name(name)).collect();
+                let name = relative.with_file_name(format!("{}.gguf", shard.prefix)).to_string_lossy().into_owned();
                 BareFile { name, relative: relative.to_owned(), parts, modified }
             }
         };

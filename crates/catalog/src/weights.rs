@@ -1,9 +1,11 @@
-//! What a GGUF file is: a model of its own, or something that belongs to one. The only place that reads headers.
+//! What a GGUF file is and says. The only place that reads headers; they are validated before anything is believed.
 
+use ingle_gguf::{FileKind, Header, ModelInfo, ShardName, validate_shards};
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 /// Whether a file is a model of its own.
@@ -11,7 +13,7 @@ use std::time::SystemTime;
 pub(crate) enum Kind {
     /// It can be run.
     Model,
-    /// Projector, adapter, control vector: part of another model.
+    /// Projector, adapter, later shard: part of another model.
     Companion,
 }
 
@@ -34,26 +36,50 @@ impl Kinds {
     pub fn of(&self, path: &Path) -> Result<Kind, String> {
         let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
         let (bytes, modified) = (metadata.len(), metadata.modified().ok());
-        let lock = || self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let lock = || self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(seen) = lock().get(path).filter(|seen| seen.bytes == bytes && seen.modified == modified) {
             return seen.kind.clone();
         }
-        let kind = look(path);
+        let kind = kind(path);
         lock().insert(path.to_owned(), Seen { bytes, modified, kind: kind.clone() });
         kind
     }
 }
 
-fn look(path: &Path) -> Result<Kind, String> {
-    let name = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
-    if name.starts_with("mmproj") {
-        return Ok(Kind::Companion);
+fn kind(path: &Path) -> Result<Kind, String> {
+    let header = read_header(path)?;
+    // The tensors of a split model are judged together, when it is shown or loaded.
+    if shard_name(path).is_some_and(|shard| shard.index == 0) {
+        return Ok(Kind::Model);
     }
-    let mut magic = [0; 4];
-    let read = fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut magic));
-    match read {
-        Ok(()) if &magic == b"GGUF" => Ok(Kind::Model),
-        Ok(()) => Err("it does not begin like a GGUF file".to_owned()),
-        Err(error) => Err(format!("it is no GGUF file: {error}")),
+    match header.validate().map_err(|error| error.to_string())?.kind {
+        FileKind::Model => Ok(Kind::Model),
+        FileKind::Projector | FileKind::Adapter | FileKind::Shard | FileKind::Other => Ok(Kind::Companion),
     }
+}
+
+pub(crate) fn shard_name(path: &Path) -> Option<ShardName> {
+    ShardName::parse(path.file_name()?.to_str()?)
+}
+
+/// Reads and validates a model; of a split one, all parts. The error is for people.
+pub(crate) fn read_info(path: &Path) -> Result<ModelInfo, String> {
+    let first = read_header(path)?;
+    let info = match shard_name(path) {
+        None => first.validate(),
+        Some(shard) => {
+            let names = shard.all().into_iter().skip(1);
+            let others: Vec<Header> =
+                names.map(|name| read_header(&path.with_file_name(name))).collect::<Result<_, _>>()?;
+            validate_shards(&first, &others)
+        }
+    };
+    info.map_err(|error| error.to_string())
+}
+
+fn read_header(path: &Path) -> Result<Header, String> {
+    let told = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let file = File::open(path).map_err(|error| told(&error))?;
+    let file_bytes = file.metadata().map_err(|error| told(&error))?.len();
+    Header::read(&mut BufReader::new(file), file_bytes).map_err(|error| told(&error))
 }

@@ -3,8 +3,11 @@ use crate::fetch::tests::server::Server;
 use crate::fetch::tests::{Bench, POLICY, sha256};
 use crate::fetch::{NoProgress, Verification};
 use crate::{Catalog, CatalogOptions, Usecase};
+use ingle_gguf::writer::tiny_llama;
 
-const GGUF: &[u8] = b"GGUF and the rest";
+fn gguf() -> Vec<u8> {
+    tiny_llama().bytes()
+}
 
 struct House {
     bench: Bench,
@@ -15,13 +18,13 @@ struct House {
 impl House {
     /// A models folder whose own gallery has `tiny`, served by a small hub.
     fn new() -> Self {
-        let server = Server::new(GGUF.to_vec());
+        let server = Server::new(gguf());
         let bench = Bench::new(&server.url(""));
         let models = bench.dir.path().join("models");
         fs::create_dir_all(&models).unwrap();
         let index = format!(
             "- name: org/tiny\n  files:\n    - {{filename: tiny.gguf, sha256: {}, uri: 'hf://o/r/m.gguf'}}\n  overrides:\n    parameters: {{model: tiny.gguf, temperature: 0.5}}\n    template: {{chat: \"a\\n  b: {{{{.Input}}}}\"}}\n",
-            sha256(GGUF)
+            sha256(&gguf())
         );
         fs::write(models.join("mine.yaml"), index).unwrap();
         Self { bench, models, _server: server }
@@ -50,7 +53,7 @@ fn a_gallery_entry_becomes_a_model() {
     let entry = house.catalog().resolve(Some("org/tiny"), Usecase::Chat).unwrap();
     assert_eq!(entry.config.defaults.temperature, Some(0.5));
     assert_eq!(entry.config.template.chat.as_deref(), Some("a\n  b: {{.Input}}"));
-    assert_eq!(entry.weights().unwrap().bytes, GGUF.len() as u64);
+    assert_eq!(entry.weights().unwrap().bytes, gguf().len() as u64);
     assert_eq!(house.catalog().list().len(), 1);
 
     fs::write(&first.config_path, "name: org/tiny\nparameters: {model: tiny.gguf, temperature: 0.1}\n").unwrap();
@@ -67,7 +70,7 @@ fn uris_and_paths_become_models() {
     assert_eq!(installed.name, "m");
     assert_eq!(installed.files[0].fetched.outcome, Outcome::Downloaded(Verification::Declared));
     let path = house.bench.dir.path().join("own.gguf");
-    fs::write(&path, GGUF).unwrap();
+    fs::write(&path, gguf()).unwrap();
     let installed = house.install(path.to_str().unwrap()).unwrap();
     assert_eq!(fs::canonicalize(&installed.files[0].path).unwrap(), fs::canonicalize(&path).unwrap());
     assert!(house.catalog().resolve(Some("own"), Usecase::Completion).is_ok());
@@ -109,7 +112,7 @@ fn a_file_of_somebody_is_not_overwritten() {
     fs::write(&path, "mine").unwrap();
     assert!(matches!(house.install("org/tiny"), Err(CatalogError::FileInTheWay { .. })));
     assert_eq!(fs::read(&path).unwrap(), b"mine");
-    fs::write(&path, GGUF).unwrap();
+    fs::write(&path, gguf()).unwrap();
     assert!(house.install("org/tiny").is_ok(), "the right bytes are as good as a link");
 }
 
@@ -119,7 +122,7 @@ fn a_dangling_link_is_repaired() {
     let house = House::new();
     std::os::unix::fs::symlink("/no/such/file", house.models.join("tiny.gguf")).unwrap();
     let installed = house.install("org/tiny").unwrap();
-    assert_eq!(fs::read(&installed.files[0].path).unwrap(), GGUF);
+    assert_eq!(fs::read(&installed.files[0].path).unwrap(), gguf());
     fs::remove_file(fs::canonicalize(&installed.files[0].path).unwrap()).unwrap();
     assert!(house.install("org/tiny").is_ok(), "weights removed from the cache are fetched again");
 }

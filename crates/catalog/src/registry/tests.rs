@@ -1,15 +1,28 @@
 use super::*;
+use ingle_gguf::Value;
+use ingle_gguf::writer::{Writer, tiny_llama};
 use std::fs;
 
-/// A models folder with `files`; a GGUF file gets the four bytes it begins with.
+/// A models folder with `files`; the text `GGUF` stands for a tiny model, `CLIP` for a projector.
 fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (name, text) in files {
         let path = dir.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
+        fs::write(path, bytes(text)).unwrap();
     }
     dir
+}
+
+fn bytes(text: &str) -> Vec<u8> {
+    match text {
+        "GGUF" => tiny_llama().bytes(),
+        "CLIP" => Writer::default()
+            .set("general.type", Value::Str("mmproj".into()))
+            .set("general.architecture", Value::Str("clip".into()))
+            .bytes(),
+        other => other.as_bytes().to_vec(),
+    }
 }
 
 fn open(dir: &tempfile::TempDir) -> Catalog {
@@ -29,7 +42,7 @@ fn configured_and_bare_models_are_listed_in_order() {
         ("free.gguf", "GGUF"),
         ("sub/inner.gguf", "GGUF"),
         ("sub/deep/hidden.gguf", "GGUF"),
-        ("mmproj-x.gguf", "GGUF"),
+        ("mmproj-x.gguf", "CLIP"),
         (".hidden.yaml", "name: hidden"),
         ("index.yaml", "- {name: not-a-model, files: []}\n"),
         ("notes.txt", "x"),
@@ -140,8 +153,8 @@ fn resolving() {
 #[test]
 fn split_files_are_one_model() {
     let dir = folder(&[
-        ("big-00001-of-00002.gguf", "GGUF12"),
-        ("big-00002-of-00002.gguf", "GGUF3"),
+        ("big-00001-of-00002.gguf", "GGUF"),
+        ("big-00002-of-00002.gguf", "abc"),
         ("half-00001-of-00003.gguf", "GGUF"),
         ("tail-00002-of-00002.gguf", "GGUF"),
     ]);
@@ -149,7 +162,10 @@ fn split_files_are_one_model() {
     assert_eq!(listed(&catalog), ["big.gguf", "half.gguf"]);
     for name in ["big", "big.gguf", "big-00001-of-00002.gguf"] {
         let weights = catalog.get(name).unwrap().weights().unwrap().clone();
-        assert_eq!((weights.bytes, weights.path.file_name().unwrap().to_str()), (11, Some("big-00001-of-00002.gguf")));
+        assert_eq!(
+            (weights.bytes, weights.path.file_name().unwrap().to_str()),
+            (bytes("GGUF").len() as u64 + 3, Some("big-00001-of-00002.gguf"))
+        );
     }
     let state = catalog.get("half").unwrap().state;
     assert_eq!(state, ModelState::MissingFile(dir.path().join("half-00002-of-00003.gguf")));
@@ -163,7 +179,7 @@ fn links_are_followed_and_dangling_ones_are_missing() {
     let link = dir.path().join("link.gguf");
     std::os::unix::fs::symlink(weights.path().join("x"), &link).unwrap();
     let catalog = open(&dir);
-    assert_eq!(catalog.get("m").unwrap().weights().unwrap().bytes, 4);
+    assert_eq!(catalog.get("m").unwrap().weights().unwrap().bytes, bytes("GGUF").len() as u64);
     fs::remove_file(weights.path().join("x")).unwrap();
     assert_eq!(catalog.get("m").unwrap().state, ModelState::MissingFile(link));
 }
