@@ -149,7 +149,7 @@ fn unsafe_code_stays_in_llama_and_kernels() {
 fn crates_and_programs_say_what_they_are() {
     let mut faults = Faults::default();
     for file in rust_files() {
-        let program = file.is_crate_root() || file.path.starts_with("examples");
+        let program = file.is_crate_root() || file.is_example();
         let head = file.text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
         if program && !head.starts_with("//!") {
             faults.add(&file.path, 1, "begin with `//!`: what this is, what it deliberately does not do, and why");
@@ -375,7 +375,7 @@ fn read(path: &Path) -> String {
 }
 
 fn text_files() -> Vec<Source> {
-    let kinds = ["rs", "toml", "md", "yaml", "yml", "sh", "cuda", "cpp", "h", "lock"];
+    let kinds = ["rs", "toml", "md", "yaml", "yml", "sh", "cuda", "cpp", "h", "lock", "py"];
     let named = ["Makefile", ".ci/run", ".gitignore", ".dockerignore"];
     let is_text = |path: &PathBuf| {
         let extension = path.extension().and_then(|extension| extension.to_str());
@@ -418,6 +418,12 @@ impl Source {
         let name = self.path.file_name().and_then(|name| name.to_str());
         let folder = self.path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
         folder == Some("src") && matches!(name, Some("lib.rs" | "main.rs"))
+    }
+
+    /// `examples/name.rs` or `examples/name/main.rs`.
+    fn is_example(&self) -> bool {
+        let direct = self.path.parent() == Some(Path::new("examples"));
+        self.path.starts_with("examples") && (direct || self.path.ends_with("main.rs"))
     }
 
     fn is_test_code(&self) -> bool {
