@@ -262,7 +262,8 @@ fn first_of<'m>(text: &str, marks: &[&'m str]) -> Option<(usize, &'m str)> {
 
 /// Bytes at the end of `text` that may begin one of `marks`.
 fn partial(text: &str, marks: &[&str]) -> usize {
-    let longest = |mark: &&str| (1..mark.len()).rev().find(|len| mark.is_char_boundary(*len) && text.ends_with(&mark[..*len]));
+    let longest =
+        |mark: &&str| (1..mark.len()).rev().find(|len| mark.is_char_boundary(*len) && text.ends_with(&mark[..*len]));
     marks.iter().filter_map(longest).max().unwrap_or(0)
 }
 

@@ -47,7 +47,9 @@ impl Stream for TextStream {
     type Item = Result<GenerationEvent, RuntimeError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Pin::new(&mut self.generation).poll_next(context).map(|next| next.map(|event| event.map_err(RuntimeError::from)))
+        Pin::new(&mut self.generation)
+            .poll_next(context)
+            .map(|next| next.map(|event| event.map_err(RuntimeError::from)))
     }
 }
 

@@ -1,10 +1,11 @@
 //! Chat: from a conversation to streams of answers.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use ingle_catalog::Usecase;
 use ingle_engine::{ControlTokens, TextModel, TokenKind};
-use ingle_prompt::{ChatTemplate, Conversation, PromptError, ReasoningFormat, TemplateOptions};
+use ingle_prompt::{
+    ChatTemplate, ControlTokens as ControlSpellings, Conversation, PromptError, ReasoningFormat, ReasoningSplitter,
+    TemplateOptions, TemplateVocabulary,
+};
 
 use crate::complete::{generation_request, repeat, tokenize_prompt};
 use crate::{AnswerOptions, ChatStream, Lease, Runtime, RuntimeError};
@@ -32,27 +33,23 @@ impl Runtime {
         let lease = self.lease(call.model.as_deref(), Usecase::Chat).await?;
         let model = lease.text()?;
         let template = template_of(&lease)?;
-        let options = TemplateOptions { now: call.template.now.or_else(|| Some(unix_now())), ..call.template };
+        let now = call.template.now.or_else(|| Some(chrono::Local::now().naive_local()));
+        let options = TemplateOptions { now, ..call.template };
         let rendered = template.render(&call.conversation, &options)?;
         let prompt = tokenize_prompt(model, &rendered.segments)?;
         let format = ReasoningFormat::detect(template.source(), &rendered.text());
         let mut request = generation_request(model, lease.config(), prompt, &call.options)?;
-        if format.needs_control_tokens() {
+        if format == ReasoningFormat::Harmony {
             request.control_tokens = ControlTokens::Show;
         }
         let wants_tokens = call.options.top_logprobs.is_some();
         let generations = model.submit_all(repeat(request, call.options.n)?)?;
         let stream = |generation| {
             let text = crate::TextStream::new(generation, lease.clone());
-            ChatStream::new(text, format.splitter(), wants_tokens)
+            ChatStream::new(text, ReasoningSplitter::new(format), wants_tokens)
         };
         Ok(generations.into_iter().map(stream).collect())
     }
-}
-
-/// Seconds since 1970.
-fn unix_now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }
 
 /// The template of the model's file, or one that fits its kind; compiled once.
@@ -68,17 +65,20 @@ fn compile(model: &TextModel) -> Result<ChatTemplate, PromptError> {
     let is_control = |&token: &u32| tokenizer.token_kind(token) == TokenKind::Control;
     let control_tokens: Vec<String> =
         (0..tokenizer.n_vocab() as u32).filter(is_control).map(spelling).filter(|text| !text.is_empty()).collect();
-    let bos = tokenizer.beginning_of_sequence().map(spelling).unwrap_or_default();
-    let eos = tokenizer.end_of_sequence().map(spelling).unwrap_or_default();
+    let vocabulary = TemplateVocabulary {
+        bos_token: tokenizer.beginning_of_sequence().map(spelling),
+        eos_token: tokenizer.end_of_sequence().map(spelling),
+        control_tokens: ControlSpellings::new(&control_tokens)?,
+    };
     match &model.config().chat_template {
-        Some(source) => ChatTemplate::compile(source, &bos, &eos, &control_tokens),
+        Some(source) => ChatTemplate::compile(source, vocabulary),
         None => {
             tracing::warn!(
                 model = model.config().name,
                 architecture = model.config().architecture,
                 "the file has no chat template; one that fits its architecture is used"
             );
-            ingle_prompt::fallback_for(&model.config().architecture, &bos, &eos, &control_tokens)
+            Ok(ingle_prompt::fallback_for(&model.config().architecture, vocabulary))
         }
     }
 }

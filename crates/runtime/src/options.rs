@@ -238,7 +238,9 @@ pub(crate) fn load_options(
         Some(name) => parse_cache_type(name).ok_or_else(|| {
             RuntimeError::from(EngineError::Option {
                 option: option.into(),
-                reason: format!("{name:?} is not a cache type; use f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0 or iq4_nl"),
+                reason: format!(
+                    "{name:?} is not a cache type; use f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0 or iq4_nl"
+                ),
             })
         }),
         None => Ok(CacheType::default()),

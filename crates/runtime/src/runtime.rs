@@ -42,7 +42,12 @@ impl Runtime {
     /// A runtime with no model loaded.
     pub fn new(config: RuntimeConfig) -> Self {
         let manager = Manager::new(config.backends, Arc::clone(&config.hardware), config.defaults);
-        Self(Arc::new(Inner { catalog: config.catalog, manager, hardware: config.hardware, starting: Mutex::default() }))
+        Self(Arc::new(Inner {
+            catalog: config.catalog,
+            manager,
+            hardware: config.hardware,
+            starting: Mutex::default(),
+        }))
     }
 
     /// The catalog.
@@ -56,11 +61,8 @@ impl Runtime {
     }
 
     /// All models there are, by name.
-    ///
-    /// # Errors
-    /// When the models folder cannot be read.
-    pub fn models(&self) -> Result<Vec<ModelEntry>, RuntimeError> {
-        Ok(self.0.catalog.list()?)
+    pub fn models(&self) -> Vec<ModelEntry> {
+        self.0.catalog.list()
     }
 
     /// Models in memory or on their way there, by name.
@@ -74,7 +76,7 @@ impl Runtime {
     /// When there is no such model, or it cannot be loaded.
     pub async fn lease(&self, model: Option<&str>, usecase: Usecase) -> Result<Lease, RuntimeError> {
         let entry = self.0.catalog.resolve(model, usecase)?;
-        let path = self.0.catalog.weights(&entry)?;
+        let path = entry.weights()?.path.clone();
         self.0.manager.lease(&entry.config, path).await
     }
 

@@ -111,12 +111,15 @@ fn names_and_instruction_sets() {
     }
 }
 
+/// What it is, `/proc/self/cgroup`, files of the groups, expected total and free GiB.
+type Case<'a> = (&'a str, &'a str, Vec<(String, String)>, (u64, u64));
+
 #[test]
 fn memory_is_limited_by_cgroups() {
     let v1 = "/sys/fs/cgroup/memory";
     let v2 = "/sys/fs/cgroup";
     let file = |folder: &str, name: &str, text: &str| (format!("{folder}/{name}"), text.to_owned());
-    let cases: [(&str, &str, Vec<(String, String)>, (u64, u64)); 7] = [
+    let cases: [Case<'_>; 7] = [
         ("no cgroup", "", vec![], (16, 8)),
         (
             "v2",
