@@ -227,6 +227,7 @@ pub enum CatalogError {
     },
 }
 
+#[cfg(feature = "download")]
 impl CatalogError {
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();

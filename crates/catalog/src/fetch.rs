@@ -65,7 +65,7 @@ pub struct Fetched {
     pub bytes: u64,
     /// Whether it had to be fetched.
     pub outcome: Outcome,
-    /// The source it came from, now or earlier.
+    /// The source it came from; of a file that was there, the first one that has these bytes.
     pub source: String,
 }
 

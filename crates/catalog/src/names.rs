@@ -1,7 +1,9 @@
 //! Names and relative paths that cannot lead out of the models folder.
 
 use crate::CatalogError;
-use std::path::{Component, Path, PathBuf};
+#[cfg(feature = "download")]
+use std::path::PathBuf;
+use std::path::{Component, Path};
 
 const MAX_NAME_BYTES: usize = 255;
 

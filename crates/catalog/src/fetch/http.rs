@@ -297,12 +297,18 @@ fn redirected(from: &str, location: &str) -> Result<String, CatalogError> {
     Ok(target)
 }
 
+/// A name that could not be looked up; the standard library has no kind for it.
+fn is_lookup_failure(error: &std::io::Error) -> bool {
+    error.to_string().starts_with("failed to lookup address")
+}
+
 fn transport(url: &str, error: &ureq::Error) -> CatalogError {
     let (retry, advice) = match error {
         ureq::Error::HostNotFound => (Retry::Useless, ": is the network there?"),
         ureq::Error::Timeout(ureq::Timeout::Resolve | ureq::Timeout::Connect) => {
             (Retry::Useless, ": is the network there?")
         }
+        ureq::Error::Io(error) if is_lookup_failure(error) => (Retry::Useless, ": is the network there?"),
         ureq::Error::ConnectionFailed => (Retry::Useless, ""),
         ureq::Error::Timeout(_) | ureq::Error::Protocol(_) => (Retry::Worthwhile, ""),
         ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => (Retry::Useless, ""),

@@ -358,3 +358,18 @@ fn the_waiting_person_is_told() {
     let log = log.0.into_inner().unwrap();
     assert_eq!(log, ["SourceFailed", "Retrying", "Started", "Advanced", "Verifying", "Finished"]);
 }
+
+#[test]
+fn a_host_that_is_not_there_fails_at_once() {
+    let server = Server::new(body());
+    let closed = server.url("/cdn");
+    drop(server);
+    for address in ["http://no-such-host.invalid/m.gguf".to_owned(), closed] {
+        let mut bench = Bench::new("");
+        bench.settings.http.first_pause = Duration::from_secs(600);
+        let log = Log::default();
+        let wanted = file(vec![url(address)], Some(&body()));
+        assert!(Fetcher::new(bench.settings.clone()).fetch(&wanted, POLICY, &log).is_err());
+        assert_eq!(log.0.into_inner().unwrap(), ["SourceFailed"]);
+    }
+}
