@@ -661,7 +661,8 @@ fn the_scanner_sees_code_and_nothing_else() {
 
 #[test]
 fn functions_are_measured_from_name_to_brace() {
-    let cases: [(&str, &[(&str, usize, usize)]); 6] = [
+    type Found<'a> = (&'a str, usize, usize);
+    let cases: [(&str, &[Found]); 6] = [
         ("fn a() {\n\n}\n", &[("a", 1, 3)]),
         ("trait T { fn a(x: [u8; 4]) -> [u8; 2]; fn b() {} }", &[("b", 1, 1)]),
         ("fn a() where T: X {\n fn b() {\n }\n}", &[("a", 1, 4), ("b", 2, 3)]),
