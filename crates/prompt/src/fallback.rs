@@ -18,6 +18,7 @@ enum Family {
     Plain,
 }
 
+#[cfg(test)]
 const FAMILIES: [Family; 10] = [
     Family::ChatMl,
     Family::Llama2,
@@ -121,7 +122,9 @@ fn source(family: Family) -> &'static str {
              {% else %}{{ '### Instruction:\n' ~ m.content ~ '\n\n' }}{% endif %}{% endfor %}\
              {% if add_generation_prompt %}{{ '### Response:\n' }}{% endif %}"
         }
-        Family::Plain => "{% for m in messages %}{{ m.content }}{% if not loop.last %}{{ '\n' }}{% endif %}{% endfor %}",
+        Family::Plain => {
+            "{% for m in messages %}{{ m.content }}{% if not loop.last %}{{ '\n' }}{% endif %}{% endfor %}"
+        }
     }
 }
 

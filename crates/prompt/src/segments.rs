@@ -27,7 +27,9 @@ impl ControlTokens {
         let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&spellings);
         match finder {
             Ok(finder) => Ok(Self { finder: Some(finder), spellings }),
-            Err(_) => Err(PromptError::Input { field: "control_tokens".into(), expected: "fewer and shorter spellings" }),
+            Err(_) => {
+                Err(PromptError::Input { field: "control_tokens".into(), expected: "fewer and shorter spellings" })
+            }
         }
     }
 

@@ -57,13 +57,8 @@ impl ChatTemplate {
     pub fn compile(source: &str, vocabulary: TemplateVocabulary) -> Result<Self, PromptError> {
         let body: Arc<[Stmt]> = jinja::parse(source)?.into();
         let shapes = probe::shapes(source);
-        let mut template = Self {
-            source: Arc::from(source),
-            body,
-            vocabulary,
-            shapes,
-            supports: TemplateSupport::default(),
-        };
+        let mut template =
+            Self { source: Arc::from(source), body, vocabulary, shapes, supports: TemplateSupport::default() };
         probe::probe(&mut template);
         Ok(template)
     }
@@ -114,9 +109,7 @@ impl ChatTemplate {
         if let Some(effort) = &options.reasoning_effort {
             set(&mut variables, "reasoning_effort", Value::Str(Text::new(effort.as_str(), Origin::Client)));
         }
-        for (name, token) in
-            [("bos_token", &self.vocabulary.bos_token), ("eos_token", &self.vocabulary.eos_token)]
-        {
+        for (name, token) in [("bos_token", &self.vocabulary.bos_token), ("eos_token", &self.vocabulary.eos_token)] {
             if let Some(token) = token {
                 set(&mut variables, name, Value::str(token.as_str()));
             }

@@ -142,7 +142,6 @@ pub(crate) enum Stmt {
     Macro(Arc<MacroDef>),
     /// `{% call(params) target(args) %}`
     CallBlock(Arc<MacroDef>, Expr),
-    Do(Expr),
     Break,
     Continue,
 }

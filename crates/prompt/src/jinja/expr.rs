@@ -50,17 +50,14 @@ impl Interp {
                 let a = self.eval(a, scope)?;
                 if a.truth() { Ok(a) } else { self.eval(b, scope) }
             }
-            Expr::Unary(op, operand) => {
-                let operand = self.eval(operand, scope)?;
-                unary(*op, &operand)
-            }
+            Expr::Unary(op, operand) => unary(*op, &self.eval(operand, scope)?),
             Expr::Compare(first, rest) => self.comparison(first, rest, scope),
             Expr::Cond { test, then, otherwise } => match (self.eval(test, scope)?.truth(), otherwise) {
                 (true, _) => self.eval(then, scope),
                 (false, Some(otherwise)) => self.eval(otherwise, scope),
-                (false, None) => Ok(Value::undefined(
-                    "the inline if-expression evaluated to false and no else section was defined.",
-                )),
+                (false, None) => {
+                    Ok(Value::undefined("the inline if-expression evaluated to false and no else section was defined."))
+                }
             },
             Expr::Attr(target, name) => {
                 let target = self.eval(target, scope)?;
@@ -170,13 +167,15 @@ impl Interp {
     }
 
     /// What Python's `getattr` would find, under the sandbox.
-    fn python_attribute(&self, value: &Value, name: &str) -> Option<Value> {
+    pub(super) fn python_attribute(&self, value: &Value, name: &str) -> Option<Value> {
         match value {
             Value::Namespace(at) => return self.namespaces[*at].get(name).cloned(),
             Value::Loop(state) => return loop_attribute(state, name),
             Value::Macro(closure) if name == "name" => return Some(Value::str(closure.def.name.clone())),
             Value::Helper(helper) => return helper_attribute(value, helper, name),
-            Value::Seq(SeqKind::Tuple, items) if items.len() == 2 && name == "grouper" => return Some(items[0].clone()),
+            Value::Seq(SeqKind::Tuple, items) if items.len() == 2 && name == "grouper" => {
+                return Some(items[0].clone());
+            }
             Value::Seq(SeqKind::Tuple, items) if items.len() == 2 && name == "list" => return Some(items[1].clone()),
             _ => {}
         }
@@ -197,10 +196,9 @@ impl Interp {
             (Value::Dict(entries), key) if !matches!(key, Value::Undefined(_)) => {
                 key.key().ok().and_then(|key| entries.get(&key)).map(|(_, item)| item.clone())
             }
-            (Value::Seq(kind, items), key) if *kind != SeqKind::View => key
-                .as_int()
-                .and_then(|at| ops::index(at, items.len()))
-                .map(|at| items[at].clone()),
+            (Value::Seq(kind, items), key) if *kind != SeqKind::View => {
+                key.as_int().and_then(|at| ops::index(at, items.len())).map(|at| items[at].clone())
+            }
             (Value::Str(text), key) => match key.as_int() {
                 Some(at) => self.char_at(text, at)?,
                 None => None,
@@ -254,7 +252,7 @@ impl Interp {
                 let taken = ops::slice_indices(items.len(), parts[0], parts[1], parts[2])?;
                 Ok(Value::Seq(*kind, Rc::new(taken.into_iter().map(|at| items[at].clone()).collect())))
             }
-            other => Ok(Value::undefined(format!("'{} object' cannot be sliced", other.type_name()))),
+            other => fail(format!("'{}' object is not subscriptable", other.type_name())),
         }
     }
 
@@ -269,7 +267,9 @@ impl Interp {
             Value::Method(bound) => {
                 let (receiver, name) = &**bound;
                 match receiver {
-                    Value::Str(text) if matches!(&**name, "format" | "format_map") => self.str_format(text, name, &args),
+                    Value::Str(text) if matches!(&**name, "format" | "format_map") => {
+                        self.str_format(text, name, &args)
+                    }
                     Value::Str(text) => methods::call_str(text, name, &args, &self.budget),
                     Value::Loop(state) => self.loop_method(state, name, args),
                     Value::Helper(helper) => call_cycler_method(helper, name),
@@ -329,10 +329,9 @@ impl Interp {
                 self.budget.shallow(Value::Dict(Rc::new(entries)))
             }
             "cycler" if args.positional.is_empty() => fail("at least one item has to be provided"),
-            "cycler" => self.budget.shallow(Value::Helper(Rc::new(Helper::Cycler {
-                items: args.positional,
-                at: Cell::new(0),
-            }))),
+            "cycler" => {
+                self.budget.shallow(Value::Helper(Rc::new(Helper::Cycler { items: args.positional, at: Cell::new(0) })))
+            }
             "joiner" => {
                 let separator = args.text(0, "sep")?.cloned().unwrap_or_else(|| Text::template(", "));
                 Ok(Value::Helper(Rc::new(Helper::Joiner { separator, used: Cell::new(false) })))
@@ -373,7 +372,9 @@ fn unary(op: UnaryOp, operand: &Value) -> Outcome<Value> {
     operand.defined()?;
     let sign = if op == UnaryOp::Neg { -1 } else { 1 };
     match (operand.as_int(), operand.as_float()) {
-        (Some(value), _) => value.checked_mul(sign).map_or_else(|| fail("an integer grew too large"), |v| Ok(Value::Int(v))),
+        (Some(value), _) => {
+            value.checked_mul(sign).map_or_else(|| fail("an integer grew too large"), |v| Ok(Value::Int(v)))
+        }
         (None, Some(value)) => Ok(Value::Float(value * sign as f64)),
         (None, None) => fail(format!("bad operand type for unary -: '{}'", operand.type_name())),
     }
@@ -478,9 +479,7 @@ fn loop_attribute(state: &Rc<LoopState>, name: &str) -> Option<Value> {
 fn helper_attribute(value: &Value, helper: &Helper, name: &str) -> Option<Value> {
     match (helper, name) {
         (Helper::Cycler { items, at }, "current") => Some(items[at.get()].clone()),
-        (Helper::Cycler { .. }, "next" | "reset") => {
-            Some(Value::Method(Rc::new((value.clone(), Arc::from(name)))))
-        }
+        (Helper::Cycler { .. }, "next" | "reset") => Some(Value::Method(Rc::new((value.clone(), Arc::from(name))))),
         _ => None,
     }
 }

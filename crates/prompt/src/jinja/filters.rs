@@ -1,21 +1,62 @@
 //! The filters of `x | filter`.
 
-use std::rc::Rc;
-
 use super::interp::Interp;
 use super::methods::{self, Args};
 use super::ops::{self, iterate};
-use super::repr::{JsonStyle, float_repr, repr, to_json, to_text};
+use super::repr::{JsonStyle, repr, to_json, to_text};
 use super::text::{Text, TextBuilder};
-use super::value::{Outcome, SeqKind, Value, dict_get, fail};
+use super::value::{Outcome, Value, fail};
 
 /// Names that filters go by.
 pub(super) const FILTERS: &[&str] = &[
-    "abs", "attr", "batch", "capitalize", "center", "count", "d", "default", "dictsort", "e", "escape", "first",
-    "float", "forceescape", "format", "groupby", "indent", "int", "items", "join", "last", "length", "list", "lower",
-    "map", "max", "min", "pprint", "reject", "rejectattr", "replace", "reverse", "round", "safe", "select",
-    "selectattr", "slice", "sort", "string", "sum", "title", "tojson", "trim", "truncate", "unique", "upper",
-    "urlencode", "wordcount",
+    "abs",
+    "attr",
+    "batch",
+    "capitalize",
+    "center",
+    "count",
+    "d",
+    "default",
+    "dictsort",
+    "e",
+    "escape",
+    "first",
+    "float",
+    "forceescape",
+    "format",
+    "groupby",
+    "indent",
+    "int",
+    "items",
+    "join",
+    "last",
+    "length",
+    "list",
+    "lower",
+    "map",
+    "max",
+    "min",
+    "pprint",
+    "reject",
+    "rejectattr",
+    "replace",
+    "reverse",
+    "round",
+    "safe",
+    "select",
+    "selectattr",
+    "slice",
+    "sort",
+    "string",
+    "sum",
+    "title",
+    "tojson",
+    "trim",
+    "truncate",
+    "unique",
+    "upper",
+    "urlencode",
+    "wordcount",
 ];
 
 impl Interp {
@@ -30,7 +71,11 @@ impl Interp {
             "list" => iterate(&value, &self.budget).map(Value::list),
             "first" | "last" => self.end(name, &value),
             "attr" => match args.text(0, "name")?.cloned() {
-                Some(attr) => self.attribute(&value, attr.as_str()),
+                Some(attr) => {
+                    value.defined()?;
+                    let missing = || Value::undefined(format!("no attribute '{}'", attr.as_str()));
+                    Ok(self.python_attribute(&value, attr.as_str()).unwrap_or_else(missing))
+                }
                 None => fail("filter 'attr' needs a name"),
             },
             "abs" | "int" | "float" | "round" => number_filter(name, &value, &args),
@@ -402,15 +447,11 @@ impl Interp {
 
     fn reverse(&self, value: &Value) -> Outcome<Value> {
         match value {
-            Value::Str(text) => {
-                ops::slice_text(text, [None, None, Some(-1)], &self.budget).map(Value::Str)
-            }
-            Value::Generator(_) | Value::Undefined(_) => {
-                iterate(value, &self.budget).map(|mut items| {
-                    items.reverse();
-                    Value::list(items)
-                })
-            }
+            Value::Str(text) => ops::slice_text(text, [None, None, Some(-1)], &self.budget).map(Value::Str),
+            Value::Generator(_) | Value::Undefined(_) => iterate(value, &self.budget).map(|mut items| {
+                items.reverse();
+                Value::list(items)
+            }),
             other => iterate(other, &self.budget).map(|mut items| {
                 items.reverse();
                 Value::generator(items)

@@ -185,7 +185,11 @@ fn field_value(
 ) -> Outcome<Value> {
     let head_end = path.find(['.', '[']).unwrap_or(path.len());
     let (head, mut rest) = path.split_at(head_end);
-    let mut value = if head.is_empty() || head.bytes().all(|b| b.is_ascii_digit()) {
+    let numbered = head.bytes().all(|b| b.is_ascii_digit());
+    if !head.is_empty() && numbered && *auto > 0 {
+        return fail("cannot switch from automatic field numbering to manual field specification");
+    }
+    let mut value = if numbered {
         let place = head.parse().unwrap_or_else(|_| {
             *auto += 1;
             *auto - 1
@@ -236,9 +240,7 @@ fn brace_one(value: Value, rest: &str, budget: &Budget) -> Outcome<Text> {
         (Value::Int(_) | Value::Float(_), _) => number(&value, &spec),
         (Value::Bool(_), Some(kind)) if kind != 's' => number(&value, &spec),
         (_, None | Some('s')) => Ok(pad(truncated(to_text(&value, budget)?, &spec), &unzeroed(&spec), '<')),
-        (_, Some(kind)) => {
-            fail(format!("Unknown format code '{kind}' for object of type '{}'", value.type_name()))
-        }
+        (_, Some(kind)) => fail(format!("Unknown format code '{kind}' for object of type '{}'", value.type_name())),
     }
 }
 

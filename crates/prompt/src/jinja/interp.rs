@@ -33,8 +33,7 @@ pub(super) enum Flow {
     Continue,
 }
 
-const FUNCTIONS: &[&str] =
-    &["namespace", "range", "dict", "cycler", "joiner", "raise_exception", "strftime_now"];
+const FUNCTIONS: &[&str] = &["namespace", "range", "dict", "cycler", "joiner", "raise_exception", "strftime_now"];
 
 /// Renders `template` with `variables`. `input_bytes` is the size of the conversation, which the limits follow.
 pub(crate) fn render(
@@ -43,8 +42,7 @@ pub(crate) fn render(
     now: Option<NaiveDateTime>,
     input_bytes: usize,
 ) -> Outcome<Text> {
-    let mut interp =
-        Interp { budget: Budget::new(input_bytes), captured: Vec::new(), namespaces: Vec::new(), now };
+    let mut interp = Interp { budget: Budget::new(input_bytes), captured: Vec::new(), namespaces: Vec::new(), now };
     let globals = Rc::new(Scope::default());
     for name in FUNCTIONS {
         globals.set(Arc::from(*name), Value::Function(name));
@@ -117,9 +115,6 @@ impl Interp {
             Stmt::CallBlock(caller, call) => {
                 let text = self.call_block(caller, call, scope)?;
                 self.emit(&text, out)?;
-            }
-            Stmt::Do(expr) => {
-                self.eval(expr, scope)?;
             }
             Stmt::Break => return Ok(Flow::Break),
             Stmt::Continue => return Ok(Flow::Continue),
@@ -220,13 +215,7 @@ impl Interp {
         Ok(())
     }
 
-    fn filtered(
-        &mut self,
-        def: &ForLoop,
-        filter: &Expr,
-        items: Vec<Value>,
-        scope: &Rc<Scope>,
-    ) -> Outcome<Vec<Value>> {
+    fn filtered(&mut self, def: &ForLoop, filter: &Expr, items: Vec<Value>, scope: &Rc<Scope>) -> Outcome<Vec<Value>> {
         let mut kept = Vec::new();
         for item in items {
             let inner = Scope::child(scope);

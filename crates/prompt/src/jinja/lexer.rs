@@ -55,8 +55,7 @@ pub(crate) fn tokenize(source: &str) -> Result<Vec<Token>, PromptError> {
     if normal.ends_with('\n') {
         normal.pop();
     }
-    let mut lexer =
-        Lexer { source: &normal, at: 0, tokens: Vec::new(), line: 1, counted: 0, line_starting: true };
+    let mut lexer = Lexer { source: &normal, at: 0, tokens: Vec::new(), line: 1, counted: 0, line_starting: true };
     lexer.run()?;
     lexer.push(TokenKind::End);
     Ok(lexer.tokens)
@@ -150,7 +149,7 @@ impl<'s> Lexer<'s> {
         let Some(end) = self.source[body..].find("#}") else {
             return self.fail("a comment has no end `#}`");
         };
-        let before = self.source[body..body + end].as_bytes().last().copied();
+        let before = self.source.as_bytes()[body..body + end].last().copied();
         self.at = body + end + 2;
         self.after_end(before == Some(b'-'), before != Some(b'+'));
         Ok(())

@@ -24,7 +24,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use ast::{Expr, Stmt};
+pub(crate) use ast::Stmt;
 pub(crate) use budget::MAX_VALUE_DEPTH;
 pub(crate) use interp::render;
 pub(crate) use parser::parse;

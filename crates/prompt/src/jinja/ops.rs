@@ -86,10 +86,7 @@ pub(crate) fn contains(container: &Value, item: &Value, budget: &Budget) -> Outc
                 Ok(text.as_str().contains(part.as_str()))
             }
             Value::Undefined(absence) => fail(absence.0.clone()),
-            other => fail(format!(
-                "'in <string>' requires string as left operand, not {}",
-                other.type_name()
-            )),
+            other => fail(format!("'in <string>' requires string as left operand, not {}", other.type_name())),
         },
         Value::Dict(entries) => match item {
             Value::Undefined(_) => Ok(false),

@@ -201,7 +201,6 @@ impl Parser {
                 Stmt::Scoped(self.body_until("endautoescape")?)
             }
             "block" => self.block()?,
-            "do" => Stmt::Do(self.tuple_or_expr()?),
             "break" | "continue" if self.loops == 0 => {
                 self.at = at_tag;
                 return self.fail("a loop around it");
@@ -407,11 +406,7 @@ impl Parser {
     }
 
     /// A left-associative chain: `operand (op operand)*`.
-    fn chain(
-        &mut self,
-        operand: fn(&mut Self) -> Parsed<Expr>,
-        operator: fn(&Self) -> Option<Link>,
-    ) -> Parsed<Expr> {
+    fn chain(&mut self, operand: fn(&mut Self) -> Parsed<Expr>, operator: fn(&Self) -> Option<Link>) -> Parsed<Expr> {
         let mut left = operand(self)?;
         let mut links = 0;
         while let Some(link) = operator(self) {
@@ -663,8 +658,7 @@ impl Parser {
             });
         }
         let stop = if self.is_op(":") || self.is_op("]") { None } else { Some(Box::new(self.expression()?)) };
-        let step =
-            if self.skip_op(":") && !self.is_op("]") { Some(Box::new(self.expression()?)) } else { None };
+        let step = if self.skip_op(":") && !self.is_op("]") { Some(Box::new(self.expression()?)) } else { None };
         self.expect_op("]")?;
         Ok(Expr::Slice(Box::new(node), SliceExpr { start, stop, step }))
     }

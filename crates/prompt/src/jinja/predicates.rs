@@ -9,10 +9,45 @@ use super::value::{Outcome, SeqKind, Value, fail};
 
 /// Names that tests go by.
 pub(super) const TESTS: &[&str] = &[
-    "odd", "even", "divisibleby", "defined", "undefined", "filter", "test", "none", "boolean", "false", "true",
-    "integer", "float", "lower", "upper", "string", "mapping", "number", "sequence", "iterable", "callable", "sameas",
-    "escaped", "in", "==", "eq", "equalto", "!=", "ne", ">", "gt", "greaterthan", "ge", ">=", "<", "lt", "lessthan",
-    "<=", "le",
+    "odd",
+    "even",
+    "divisibleby",
+    "defined",
+    "undefined",
+    "filter",
+    "test",
+    "none",
+    "boolean",
+    "false",
+    "true",
+    "integer",
+    "float",
+    "lower",
+    "upper",
+    "string",
+    "mapping",
+    "number",
+    "sequence",
+    "iterable",
+    "callable",
+    "sameas",
+    "escaped",
+    "in",
+    "==",
+    "eq",
+    "equalto",
+    "!=",
+    "ne",
+    ">",
+    "gt",
+    "greaterthan",
+    "ge",
+    ">=",
+    "<",
+    "lt",
+    "lessthan",
+    "<=",
+    "le",
 ];
 
 impl Interp {
@@ -95,12 +130,7 @@ fn is_sequence(value: &Value) -> bool {
 fn is_iterable(value: &Value) -> bool {
     matches!(
         value,
-        Value::Seq(..)
-            | Value::Str(_)
-            | Value::Dict(_)
-            | Value::Undefined(_)
-            | Value::Generator(_)
-            | Value::Loop(_)
+        Value::Seq(..) | Value::Str(_) | Value::Dict(_) | Value::Undefined(_) | Value::Generator(_) | Value::Loop(_)
     )
 }
 

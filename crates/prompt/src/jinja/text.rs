@@ -87,16 +87,6 @@ impl Text {
         }
     }
 
-    /// Does any byte of `range` come from a client?
-    pub fn has_client(&self, range: Range<usize>) -> bool {
-        self.runs_in(range).iter().any(|(_, origin)| *origin == Origin::Client)
-    }
-
-    /// The origin of the whole, client when any of it is: for operations that change characters.
-    pub fn joint_origin(&self) -> Origin {
-        if self.has_client(0..self.len()) { Origin::Client } else { Origin::Template }
-    }
-
     pub fn slice(&self, range: Range<usize>) -> Self {
         if range.start == 0 && range.end == self.len() {
             return self.clone();
