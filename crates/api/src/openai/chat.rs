@@ -1,6 +1,6 @@
 //! Messages and tools, as requests carry them.
-use serde::de::{Deserialize, Deserializer};
-use serde::{Deserialize as DeriveDeserialize, Serialize};
+use serde::de::{Deserialize, Deserializer, Error};
+use serde::{Deserialize as DeriveDeserialize, Serialize, Serializer};
 use serde_json::Value;
 use serde_with::skip_serializing_none;
 
@@ -76,6 +76,23 @@ pub struct ChatMessage {
     pub refusal: Option<String>,
 }
 
+impl ChatMessage {
+    /// A message that says something and nothing else.
+    pub fn new(role: Role, content: Content) -> Self {
+        Self {
+            role,
+            content: Some(content),
+            name: None,
+            tool_calls: None,
+            tool_call_id: None,
+            function_call: None,
+            reasoning_content: None,
+            reasoning: None,
+            refusal: None,
+        }
+    }
+}
+
 /// A call of a tool.
 #[derive(Debug, Clone, PartialEq, Serialize, DeriveDeserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -114,14 +131,58 @@ fn arguments<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Er
 }
 
 /// A tool the model may call.
-#[derive(Debug, Clone, PartialEq, Serialize, DeriveDeserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Tool {
-    /// Always `function`.
-    #[serde(rename = "type", default = "function_kind")]
-    pub kind: String,
     /// What can be called.
     pub function: FunctionDefinition,
+    /// The tool as it was sent, keys in their order: templates print it.
+    pub raw: Value,
+}
+
+impl Tool {
+    /// A tool of this function.
+    pub fn new(function: FunctionDefinition) -> Self {
+        let raw = serde_json::json!({"type": "function", "function": function});
+        Self { function, raw }
+    }
+}
+
+impl<'de> Deserialize<'de> for Tool {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Value::deserialize(deserializer)?;
+        let kind = raw.get("type").and_then(Value::as_str).unwrap_or("function");
+        if kind != "function" {
+            let kind = kind.escape_debug();
+            return Err(D::Error::custom(format!("unknown tool type `{kind}`; only function is understood")));
+        }
+        let function = raw.get("function").ok_or_else(|| D::Error::missing_field("function"))?;
+        let function = FunctionDefinition::deserialize(function)
+            .map_err(|error| D::Error::custom(format!("function: {error}")))?;
+        Ok(Self { function, raw })
+    }
+}
+
+impl Serialize for Tool {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.raw.serialize(serializer)
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Tool {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Tool".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let function = generator.subschema_for::<FunctionDefinition>();
+        schemars::json_schema!({
+            "description": "A tool the model may call",
+            "type": "object",
+            "required": ["type", "function"],
+            "properties": {"type": {"const": "function"}, "function": function},
+        })
+    }
 }
 
 /// What a function is and takes.

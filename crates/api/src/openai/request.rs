@@ -247,6 +247,8 @@ text_request! {
         pub metadata: Option<Map<String, Value>>,
         /// End the prompt with the opening of an answer? Absent: yes.
         pub add_generation_prompt: Option<bool>,
+        /// Go on with the last message instead of answering it? Absent: no.
+        pub continue_final_message: Option<bool>,
     }
 }
 
