@@ -1,6 +1,7 @@
 //! Sums of exponentials: softmax denominators and what goes with them.
 
 use crate::isa::kernel;
+use crate::peak::BlockMaxima;
 
 /// Running sums kept side by side; part of the result's definition, since float addition is not associative.
 const LANES: usize = 32;
@@ -71,6 +72,45 @@ fn sum_exp_body(row: &[f32], max: f32) -> f64 {
 kernel! {
     /// Σ e^(x − max) over a sound `row`, `[n]`; `max` is its largest value and finite.
     pub fn sum_exp, sum_exp_on(row: &[f32], max: f32) -> f64 = sum_exp_body;
+}
+
+#[inline(always)]
+fn at_least_body(row: &[f32], block_maxima: &[f32], block_len: usize, max: f32, threshold: f32) -> f64 {
+    let mut sum = 0.0;
+    for (block, &block_max) in row.chunks(block_len).zip(block_maxima) {
+        if block_max < threshold {
+            continue;
+        }
+        let mut sums = [0f32; LANES];
+        let (chunks, tail) = block.as_chunks::<LANES>();
+        for chunk in chunks {
+            for lane in 0..LANES {
+                let weight = exp_non_positive(chunk[lane] - max);
+                sums[lane] += if chunk[lane] >= threshold { weight } else { 0.0 };
+            }
+        }
+        for (lane, &value) in tail.iter().enumerate() {
+            sums[lane] += if value >= threshold { exp_non_positive(value - max) } else { 0.0 };
+        }
+        sum += total(&sums);
+    }
+    sum
+}
+
+kernel! {
+    fn at_least_of, at_least_on(
+        row: &[f32],
+        block_maxima: &[f32],
+        block_len: usize,
+        max: f32,
+        threshold: f32
+    ) -> f64 = at_least_body;
+}
+
+/// Σ e^(x − max) over the values of `row` that are `>= threshold`; `maxima` is its scan, `max` its largest value and
+/// finite.
+pub fn sum_exp_at_least(row: &[f32], maxima: &BlockMaxima, max: f32, threshold: f32) -> f64 {
+    at_least_of(row, maxima.values(), maxima.block_len(), max, threshold)
 }
 
 #[inline(always)]

@@ -18,7 +18,7 @@ mod peak;
 mod select;
 mod stats;
 
-pub use exponent::{EXP_BLOCK, ExpMoments, exp_block_sums, exp_moments, exp_non_positive, sum_exp};
+pub use exponent::{EXP_BLOCK, ExpMoments, exp_block_sums, exp_moments, exp_non_positive, sum_exp, sum_exp_at_least};
 pub use mask::{MaskTooShort, copy_masked, mask_words};
 pub use peak::{BlockMaxima, Peak, RowFault, argmax};
 pub use select::{Candidate, by_rank, gather_at_least, keep_top, top_k};

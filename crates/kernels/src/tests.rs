@@ -135,6 +135,15 @@ proptest! {
     }
 
     #[test]
+    fn a_sum_above_a_threshold_is_the_sum_of_what_is_gathered(row in row(), threshold in -35.0f32..35.0) {
+        let mut maxima = BlockMaxima::default();
+        prop_assume!(maxima.scan(&row).is_ok() && maxima.max().is_finite());
+        let max = maxima.max();
+        let above: Vec<f32> = scalar::at_least(&row, threshold).iter().map(|c| c.value).collect();
+        prop_assert!(close(sum_exp_at_least(&row, &maxima, max, threshold), scalar::sum_exp(&above, max)));
+    }
+
+    #[test]
     fn mean_and_deviation_skip_what_is_excluded(row in row()) {
         let finite: Vec<f64> = row.iter().filter(|x| x.is_finite()).map(|&x| f64::from(x)).collect();
         let got = mean_deviation(&row);
@@ -171,6 +180,7 @@ proptest! {
             let floats = [
                 exponent::sum_exp_on(isa, &row, max),
                 exponent::block_sums_on(isa, &row, max, &mut sums),
+                exponent::at_least_on(isa, &row, &maxima, 64, max, 0.5),
                 moments.sum,
                 moments.first,
                 stats::finite_sum_on(isa, &row).0,

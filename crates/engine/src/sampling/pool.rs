@@ -4,13 +4,25 @@ use std::collections::HashMap;
 
 use ingle_kernels::{
     BlockMaxima, Candidate, EXP_BLOCK, ExpMoments, MaskTooShort, RowFault, by_rank, copy_divided, copy_masked,
-    divide_row, exp_block_sums, exp_moments, exp_non_positive, gather_at_least, keep_top, sum_exp, top_k,
+    divide_row, exp_block_sums, exp_moments, exp_non_positive, gather_at_least, keep_top, sum_exp, sum_exp_at_least,
+    top_k,
 };
 
 use super::error::SamplingError;
 
 /// Lists up to this length are sorted rather than selected from.
 const SORT_LEN: usize = 512;
+
+/// Each halves the logits among which the end of a nucleus is looked for, at the price of a pass over the row.
+const N_BISECTIONS: usize = 8;
+
+/// Candidates at the head of a list that certainly belong to a nucleus.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Settled {
+    pub len: usize,
+    /// Their weight together.
+    pub weight: f64,
+}
 
 /// Buffers that sampling reuses from token to token. They carry nothing over; sequences may share one.
 #[derive(Debug, Clone, Default)]
@@ -260,15 +272,17 @@ impl<'a> Pool<'a> {
     }
 
     /// How many of the best candidates reach `reached` together (it sees the running sum of weights), at least
-    /// `min_keep`; these then stand first. `rank` orders the candidates. The list must be weighed.
+    /// `min_keep`; these then stand first. `rank` orders the candidates. The first `settled.len` of the list are known
+    /// to belong to them; the others must be weighed.
     pub(super) fn nucleus_len(
         &mut self,
+        settled: Settled,
         min_keep: usize,
         rank: impl Fn(&Candidate, &Candidate) -> std::cmp::Ordering,
         reached: impl Fn(f64) -> bool,
     ) -> Option<usize> {
         let list = &mut self.scratch.list;
-        let (mut low, mut high, mut before) = (0, list.len(), 0.0);
+        let (mut low, mut high, mut before) = (settled.len, list.len(), settled.weight);
         // Invariant: the answer lies in low..high, everything before `low` ranks above it and weighs `before`.
         while high - low > SORT_LEN {
             let middle = (high - low) / 2;
@@ -291,6 +305,38 @@ impl<'a> Pool<'a> {
             }
         }
         None
+    }
+
+    /// Fills the list from the row with the tokens that weigh `target` together and as few more as bisecting the logits
+    /// finds, from `low`, which all of them reach, up to `guess`. The tokens that certainly belong stand first and are
+    /// not weighed, the others are.
+    pub(super) fn gather_nucleus(&mut self, softmax: Softmax, target: f64, low: f32, guess: f32) -> Settled {
+        let row = if self.form == Form::Lent { self.lent } else { &self.scratch.row };
+        let (mut low, mut high, mut middle) = (low, f32::INFINITY, guess);
+        let mut settled = Settled::default();
+        for _ in 0..N_BISECTIONS {
+            let weight = sum_exp_at_least(row, &self.scratch.maxima, softmax.max, middle);
+            if weight >= target {
+                low = middle;
+            } else {
+                (high, settled.weight) = (middle, weight);
+            }
+            if high == f32::INFINITY {
+                break; // Ties: the tokens as likely as the guess already reach the target.
+            }
+            middle = 0.5 * (low + high);
+        }
+        self.gather_at_least(low);
+        for at in 0..self.scratch.list.len() {
+            if self.scratch.list[at].value >= high {
+                self.scratch.list.swap(at, settled.len);
+                settled.len += 1;
+            }
+        }
+        for candidate in &mut self.scratch.list[settled.len..] {
+            candidate.weight = exp_non_positive(candidate.value - softmax.max);
+        }
+        settled
     }
 
     /// As [`Self::nucleus_len`] over the first of a list that is sorted by logit.

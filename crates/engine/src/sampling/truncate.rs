@@ -3,7 +3,7 @@
 use ingle_kernels::{Candidate, by_rank, mean_deviation};
 
 use super::params::Xtc;
-use super::pool::Pool;
+use super::pool::{Pool, Settled, Softmax};
 
 /// The nucleus is looked for among this many tokens first; a model that is sure of itself needs no more.
 const NUCLEUS_HEAD: usize = 128;
@@ -23,32 +23,40 @@ pub(super) fn top_k(pool: &mut Pool, k: usize) {
 pub(super) fn top_p(pool: &mut Pool, p: f32, min_keep: usize) {
     let softmax = pool.softmax();
     let target = f64::from(p) * softmax.sum;
-    let reached = |sum: f64| sum >= target;
-    let n_counted = pool.n_counted();
     if pool.is_row() {
-        pool.gather_top(NUCLEUS_HEAD.max(min_keep));
-        if pool.list().len() < min_keep {
-            return pool.become_list(n_counted.min(min_keep));
-        }
-        pool.sort();
-        pool.weigh(softmax.max);
-        if let Some(n_kept) = pool.sorted_nucleus_len(min_keep, reached) {
-            pool.truncate(n_kept);
-            pool.become_list(n_kept);
-            return;
-        }
-        // All tokens below this logit together weigh less than half of what the nucleus may leave out.
-        let spared = 0.5 * (1.0 - f64::from(p)) / n_counted as f64;
-        pool.gather_at_least(softmax.logit_of(spared) as f32);
-        pool.become_list(n_counted);
-        pool.weigh(softmax.max);
+        return top_p_of_row(pool, softmax, p, min_keep);
     }
     pool.sort_if_short();
+    let reached = |sum: f64| sum >= target;
     let n_kept = match pool.is_sorted() {
         true => pool.sorted_nucleus_len(min_keep, reached),
-        false => pool.nucleus_len(min_keep, by_rank, reached),
+        false => pool.nucleus_len(Settled::default(), min_keep, by_rank, reached),
     };
     if let Some(n_kept) = n_kept {
+        keep_first(pool, n_kept);
+    }
+}
+
+/// Looks at the head of the row first, and only then for the end of the nucleus in all of it.
+fn top_p_of_row(pool: &mut Pool, softmax: Softmax, p: f32, min_keep: usize) {
+    let target = f64::from(p) * softmax.sum;
+    let reached = |sum: f64| sum >= target;
+    let n_counted = pool.n_counted();
+    pool.gather_top(NUCLEUS_HEAD.max(min_keep));
+    if pool.list().len() < min_keep {
+        return pool.become_list(n_counted.min(min_keep));
+    }
+    pool.sort();
+    pool.weigh(softmax.max);
+    if let Some(n_kept) = pool.sorted_nucleus_len(min_keep, reached) {
+        return keep_first(pool, n_kept);
+    }
+    // All tokens below this logit together weigh less than half of what the nucleus may leave out.
+    let low = softmax.logit_of(0.5 * (1.0 - f64::from(p)) / n_counted as f64) as f32;
+    let head_end = pool.list().last().map_or(softmax.max, |least| least.value);
+    let settled = pool.gather_nucleus(softmax, target, low.min(head_end), head_end);
+    pool.become_list(n_counted);
+    if let Some(n_kept) = pool.nucleus_len(settled, min_keep, by_rank, reached) {
         keep_first(pool, n_kept);
     }
 }
@@ -79,7 +87,7 @@ pub(super) fn typical_p(pool: &mut Pool, p: f32, min_keep: usize) {
     if pool.is_row() {
         // Below lie tokens further from the centre than the largest logit, together too light to matter.
         let spared = softmax.logit_of(0.5 * (1.0 - f64::from(p)) / n_counted as f64);
-        pool.gather_at_least(spared.min(2.0 * centre - max) as f32);
+        pool.gather_at_least(spared.min(2.0 * centre - max).min(max) as f32);
         if pool.list().len() < min_keep {
             pool.gather_at_least(f32::NEG_INFINITY);
         }
@@ -89,7 +97,7 @@ pub(super) fn typical_p(pool: &mut Pool, p: f32, min_keep: usize) {
     let distance = |c: &Candidate| (f64::from(c.value) - centre).abs();
     let rank = |a: &Candidate, b: &Candidate| distance(a).total_cmp(&distance(b)).then(a.index.cmp(&b.index));
     let target = f64::from(p) * softmax.sum;
-    if let Some(n_kept) = pool.nucleus_len(min_keep, rank, |sum| sum > target) {
+    if let Some(n_kept) = pool.nucleus_len(Settled::default(), min_keep, rank, |sum| sum > target) {
         keep_first(pool, n_kept);
     }
 }

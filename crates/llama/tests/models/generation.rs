@@ -1,0 +1,117 @@
+//! Answers through the engine thread.
+
+use ingle_engine::{GenerationEvent, TokenId};
+
+use crate::common::{GEMMA, SMOLLM, answer, collect, greedy, load, model_path, options, text, tokens};
+
+/// Prose whose tokens differ everywhere, so that a prefix matches only itself.
+fn prose(n_words: usize) -> String {
+    let words = ["river", "stone", "lamp", "under", "seven", "green", "walks", "letter", "north", "quiet", "bread"];
+    let word = |idx: usize| format!("{} {}", words[(idx * idx + 3 * idx) % words.len()], idx % 97);
+    (0..n_words).map(word).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_chat_model_answers() {
+    let Some(engine) = load(SMOLLM, "smol") else { return };
+    let model = text(&engine);
+    let prompt = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n";
+    let mut request = greedy(tokens(&model, prompt), 32);
+    request.end_of_generation = ingle_engine::EndOfGeneration::Stops;
+    let answer = answer(&model, request).unwrap();
+    assert!(answer.text.contains("Paris"), "it said {:?}", answer.text);
+    assert!(!answer.text.contains("<|im_end|>"), "control tokens are hidden");
+    assert!(model.config().chat_template.is_some(), "the file brings a template");
+    assert_eq!(engine.placement, "CPU");
+    assert!(engine.memory.total_bytes() > 98_000_000);
+}
+
+/// The same prompt with a cold and a warm prefix cache, alone and among others, gives the same tokens.
+fn check_cached_equals_uncached(file: &str, n_prompt: usize, n_answer: usize) {
+    let Some(cold) = load(file, "cold") else { return };
+    let cold_model = text(&cold);
+    let mut prompt = tokens(&cold_model, &prose(n_prompt));
+    prompt.truncate(n_prompt);
+    assert_eq!(prompt.len(), n_prompt);
+    let expected = answer(&cold_model, greedy(prompt.clone(), n_answer)).unwrap();
+    assert_eq!(expected.completion.usage.cached_tokens, 0);
+
+    let again = answer(&cold_model, greedy(prompt.clone(), n_answer)).unwrap();
+    assert!(again.completion.usage.cached_tokens > n_prompt / 2, "the prefix is reused: {:?}", again.completion.usage);
+    assert_same(&expected.tokens, &again.tokens, "alone, warm");
+
+    let mut longer = prompt.clone();
+    longer.extend(&expected.tokens[..n_answer / 2]);
+    let continued = answer(&cold_model, greedy(longer, n_answer / 2)).unwrap();
+    assert!(continued.completion.usage.cached_tokens >= n_prompt, "the answer is reused as a prompt");
+    assert_same(&expected.tokens[n_answer / 2..], &continued.tokens, "continued");
+
+    let others = (1..4).map(|idx| cold_model.submit(greedy(prompt[n_prompt / idx / 2..].to_vec(), n_answer)).unwrap());
+    let others: Vec<_> = others.collect();
+    let among = answer(&cold_model, greedy(prompt, n_answer)).unwrap();
+    others.into_iter().for_each(|other| drop(collect(other).unwrap()));
+    assert_same(&expected.tokens, &among.tokens, "among others, warm");
+}
+
+/// Batches of other shapes round differently, so that a near tie may fall the other way, late.
+fn assert_same(expected: &[TokenId], found: &[TokenId], what: &str) {
+    assert_eq!(expected.len(), found.len(), "{what}");
+    let n_same = expected.iter().zip(found).take_while(|(a, b)| a == b).count();
+    assert!(n_same >= expected.len() / 2, "{what}: only {n_same} of {} tokens agree", expected.len());
+    if n_same < expected.len() {
+        eprintln!("{what}: answers part after {n_same} of {} tokens", expected.len());
+    }
+}
+
+#[test]
+fn cached_equals_uncached_with_a_sliding_window() {
+    check_cached_equals_uncached(GEMMA, 3 * 512, 24);
+}
+
+#[test]
+fn cached_equals_uncached_without_a_window() {
+    check_cached_equals_uncached(SMOLLM, 300, 32);
+}
+
+#[test]
+fn two_engines_answer_at_once() {
+    let (Some(first), Some(second)) = (load(SMOLLM, "one"), load(GEMMA, "two")) else { return };
+    let (first, second) = (text(&first), text(&second));
+    let generations = [&first, &second].map(|model| {
+        let generations = (0..3).map(|idx| greedy(tokens(model, &prose(20 + idx)), 16));
+        generations.map(|request| model.submit(request).unwrap()).collect::<Vec<_>>()
+    });
+    for generation in generations.into_iter().flatten() {
+        assert_eq!(collect(generation).unwrap().tokens.len(), 16);
+    }
+}
+
+#[test]
+fn a_dropped_generation_frees_its_slot() {
+    let Some(path) = model_path(SMOLLM) else { return };
+    let one_slot = ingle_engine::LoadOptions { parallel: Some(1), ..options(path, "cancel") };
+    let engine = ingle_engine::Backend::load(&ingle_llama::LlamaBackend, &one_slot, &crate::common::hardware());
+    let model = text(&engine.unwrap());
+    let mut endless = model.submit(greedy(tokens(&model, "Once upon a time"), 7000)).unwrap();
+    assert!(matches!(endless.wait_next(), Some(Ok(GenerationEvent::Piece(_)))));
+    drop(endless);
+    // The one slot must be free again for this answer.
+    assert_eq!(answer(&model, greedy(tokens(&model, "The sky is"), 4)).unwrap().tokens.len(), 4);
+}
+
+/// Threads of this process whose name begins so.
+fn n_threads_named(prefix: &str) -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("Linux lists threads");
+    let name = |task: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(task.ok()?.path().join("comm")).ok();
+    tasks.filter_map(name).filter(|name| name.starts_with(prefix)).count()
+}
+
+#[test]
+fn dropping_the_last_handle_ends_every_thread() {
+    let Some(engine) = load(SMOLLM, "gone") else { return };
+    let model = text(&engine);
+    assert_eq!(answer(&model, greedy(tokens(&model, "Hello"), 2)).unwrap().tokens.len(), 2);
+    assert_eq!(n_threads_named("engine gone"), 1);
+    drop((engine, model));
+    assert_eq!((n_threads_named("engine gone"), n_threads_named("load gone")), (0, 0), "threads are joined");
+}

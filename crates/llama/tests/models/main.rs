@@ -1,0 +1,9 @@
+//! Real models, loaded and driven through the public surface of the crate.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod decoding;
+mod generation;
+mod loading;
+mod tokenizing;
