@@ -132,7 +132,7 @@ pub(super) fn penalise(pool: &mut Pool, dry: &Dry, history: &History, scratch: &
         }
     }
     let max_exponent = if dry.base > 1.000_001 { (LN_F32_MAX / dry.base.ln()) as usize } else { 0 };
-    pool.change(&scratch.longest, |logit, &repeated| {
+    pool.penalise(&scratch.longest, |logit, &repeated| {
         let exponent = repeated - allowed;
         let exponent = if max_exponent > 0 { exponent.min(max_exponent) } else { exponent };
         logit - (f64::from(dry.multiplier) * f64::from(dry.base).powf(exponent as f64)) as f32

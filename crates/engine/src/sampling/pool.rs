@@ -149,6 +149,14 @@ impl<'a> Pool<'a> {
         }
     }
 
+    /// As [`Self::change`], but no token is excluded by it: a logit above −∞ stays above.
+    pub(super) fn penalise<V>(&mut self, tokens: &HashMap<u32, V>, change: impl Fn(f32, &V) -> f32) {
+        self.change(tokens, |logit, value| match logit {
+            f32::NEG_INFINITY => logit,
+            _ => change(logit, value).max(f32::MIN),
+        });
+    }
+
     fn own_row(&mut self) {
         if self.form == Form::Lent {
             self.scratch.row.clear();
@@ -157,10 +165,13 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// Divides every logit; `divisor` is positive.
+    /// Divides every logit; `divisor` is positive. A token whose quotient overflows to −∞ drops out.
     pub(super) fn divide(&mut self, divisor: f32) {
         match self.form {
-            Form::List => self.scratch.list.iter_mut().for_each(|candidate| candidate.value /= divisor),
+            Form::List => {
+                self.scratch.list.iter_mut().for_each(|candidate| candidate.value /= divisor);
+                self.scratch.list.retain(|candidate| candidate.value > f32::NEG_INFINITY);
+            }
             Form::Edited => {
                 divide_row(&mut self.scratch.row, divisor);
                 self.scratch.maxima.divide(divisor);
