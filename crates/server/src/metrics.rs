@@ -40,6 +40,12 @@ struct AnswerLabels {
     finish: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    model: String,
+    state: &'static str,
+}
+
 /// A finished HTTP request.
 #[derive(Debug)]
 pub(crate) struct FinishedRequest {
@@ -69,6 +75,8 @@ pub(crate) struct FinishedAnswer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ModelGauges {
     pub(crate) model: String,
+    /// `loading`, `ready` or `failed`.
+    pub(crate) state: &'static str,
     pub(crate) waiting: usize,
     pub(crate) running: usize,
     pub(crate) slots: usize,
@@ -98,7 +106,7 @@ pub(crate) struct Metrics {
     cells: ModelFamily,
     cells_used: ModelFamily,
     cells_cached: ModelFamily,
-    model_loads: Counter,
+    models: Family<StateLabels, Gauge>,
 }
 
 impl Metrics {
@@ -125,7 +133,7 @@ impl Metrics {
             cells: add_family(ours, "cells", "Cells of the context"),
             cells_used: add_family(ours, "cells_used", "Cells of running requests"),
             cells_cached: add_family(ours, "cells_cached", "Cells that only cached prefixes hold"),
-            model_loads: add(ours, "model_loads", "Models loaded since the start", Counter::default()),
+            models: add_family(ours, "models", "Models in memory or on their way there, by state"),
             registry,
         }
     }
@@ -155,17 +163,18 @@ impl Metrics {
     }
 
     /// Everything as text, with the gauges of the models that are in memory now.
-    pub(crate) fn render(&self, models: &[ModelGauges], loads: u64) -> String {
+    pub(crate) fn render(&self, models: &[ModelGauges]) -> String {
         let families = [&self.waiting, &self.running, &self.slots, &self.cells, &self.cells_used, &self.cells_cached];
         families.iter().for_each(|family| family.clear());
+        self.models.clear();
         for now in models {
             let labels = ModelLabels { model: now.model.clone() };
             let values = [now.waiting, now.running, now.slots, now.cells, now.cells_used, now.cells_cached];
+            self.models.get_or_create(&StateLabels { model: now.model.clone(), state: now.state }).set(1);
             for (family, value) in families.iter().zip(values) {
                 family.get_or_create(&labels).set(value as i64);
             }
         }
-        self.model_loads.inc_by(loads.saturating_sub(self.model_loads.get()));
         let mut rendered = String::new();
         text::encode(&mut rendered, &self.registry).expect("writing to a string cannot fail");
         rendered
@@ -211,6 +220,7 @@ mod tests {
     fn gauges(model: &str) -> ModelGauges {
         ModelGauges {
             model: model.into(),
+            state: "ready",
             waiting: 1,
             running: 2,
             slots: 4,
@@ -232,7 +242,7 @@ mod tests {
             took: Duration::from_millis(1),
         };
         metrics.record_request(request);
-        let text = metrics.render(&[gauges("m")], 3);
+        let text = metrics.render(&[gauges("m")]);
         for line in [
             "ingle_http_requests_total{method=\"GET\",path=\"/v1/models/{*id}\",status=\"404\"} 1",
             "ingle_prompt_tokens_total{model=\"m\"} 20",
@@ -243,7 +253,7 @@ mod tests {
             "ingle_inter_token_seconds_bucket{le=\"0.01\",model=\"m\"} 2",
             "ingle_inter_token_seconds_bucket{le=\"0.005\",model=\"m\"} 0",
             "ingle_cells_cached{model=\"m\"} 7",
-            "ingle_model_loads_total 3",
+            "ingle_models{model=\"m\",state=\"ready\"} 1",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }
@@ -252,10 +262,9 @@ mod tests {
     #[test]
     fn a_model_that_has_gone_has_no_gauges() {
         let metrics = Metrics::new();
-        metrics.render(&[gauges("a"), gauges("b")], 2);
-        let text = metrics.render(&[gauges("b")], 2);
+        metrics.render(&[gauges("a"), gauges("b")]);
+        let text = metrics.render(&[gauges("b")]);
         assert!(!text.contains("model=\"a\""), "{text}");
         assert!(text.contains("ingle_slots{model=\"b\"} 4"), "{text}");
-        assert!(text.contains("ingle_model_loads_total 2"), "{text}");
     }
 }

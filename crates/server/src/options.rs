@@ -38,6 +38,8 @@ pub struct ServerOptions {
     pub body_timeout: Duration,
     /// Is `/metrics` there?
     pub metrics: bool,
+    /// Names of the backends in the program, for `/system`.
+    pub backends: Vec<String>,
 }
 
 impl Default for ServerOptions {
@@ -54,6 +56,7 @@ impl Default for ServerOptions {
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(120),
             metrics: true,
+            backends: Vec::new(),
         }
     }
 }

@@ -1,0 +1,141 @@
+//! LocalAI's own endpoints: tokens, health, version, system, metrics.
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use ingle_api::localai::{
+    DetokenizeRequest, DetokenizeResponse, LoadedModel, NotReady, System, TokenizeRequest, TokenizeResponse, Version,
+};
+use ingle_runtime::{ModelState, Readiness};
+use serde_json::{Value, json};
+
+use crate::body::JsonBody;
+use crate::error::ApiError;
+use crate::lifecycle::Stage;
+use crate::metrics::ModelGauges;
+use crate::state::ServerState;
+
+/// `POST /v1/tokenize`
+pub(crate) async fn tokenize(
+    State(state): State<ServerState>,
+    JsonBody(request): JsonBody<TokenizeRequest>,
+) -> Result<Json<TokenizeResponse>, ApiError> {
+    let Some(content) = request.content else {
+        return Err(ApiError::invalid_value("content", "`content` is missing; send the text to take apart"));
+    };
+    let tokens = state.runtime().tokenize(request.model.as_deref(), &content).await?;
+    Ok(Json(TokenizeResponse { tokens }))
+}
+
+/// `POST /v1/detokenize`
+pub(crate) async fn detokenize(
+    State(state): State<ServerState>,
+    JsonBody(request): JsonBody<DetokenizeRequest>,
+) -> Result<Json<DetokenizeResponse>, ApiError> {
+    let Some(tokens) = request.tokens else {
+        return Err(ApiError::invalid_value("tokens", "`tokens` is missing; send a list of token ids"));
+    };
+    let content = state.runtime().detokenize(request.model.as_deref(), &tokens).await?;
+    Ok(Json(DetokenizeResponse { content }))
+}
+
+/// `GET /healthz`: the process answers.
+pub(crate) async fn healthz() -> StatusCode {
+    StatusCode::OK
+}
+
+/// `GET /readyz`: requests can be answered.
+pub(crate) async fn readyz(State(state): State<ServerState>) -> Response {
+    let not_ready = |status: &str, reason: String| {
+        let body = NotReady { status: status.to_owned(), reason };
+        (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], Json(body)).into_response()
+    };
+    if state.lifecycle().stage() != Stage::Running {
+        return not_ready("stopping", "the server is stopping".into());
+    }
+    match state.runtime().readiness() {
+        Readiness::Ready => StatusCode::OK.into_response(),
+        Readiness::Starting { reason } => not_ready("starting", reason),
+        Readiness::Degraded { reason } => not_ready("failed", reason),
+    }
+}
+
+/// `GET /version`
+pub(crate) async fn version() -> Json<Version> {
+    Json(Version { version: env!("CARGO_PKG_VERSION").into() })
+}
+
+/// `GET /system`
+pub(crate) async fn system(State(state): State<ServerState>) -> Result<Json<System>, ApiError> {
+    let runtime = state.runtime().clone();
+    // Asking the driver may take a while.
+    let hardware = tokio::task::spawn_blocking(move || hardware(&runtime.hardware()))
+        .await
+        .map_err(|_| ApiError::internal("the hardware could not be read; the server's log says more"))?;
+    let loaded_models = state.runtime().loaded().into_iter().map(loaded_model).collect();
+    Ok(Json(System { backends: state.options().backends.clone(), loaded_models, hardware: Some(hardware) }))
+}
+
+fn loaded_model(model: ingle_runtime::LoadedModel) -> LoadedModel {
+    LoadedModel {
+        id: model.name,
+        backend: Some(model.backend).filter(|backend| !backend.is_empty()),
+        state: Some(state_name(&model.state).into()),
+        memory_bytes: Some(model.memory.total_bytes()).filter(|&bytes| bytes > 0),
+    }
+}
+
+fn state_name(state: &ModelState) -> &'static str {
+    match state {
+        ModelState::Loading => "loading",
+        ModelState::Ready => "ready",
+        ModelState::Dead { .. } => "failed",
+    }
+}
+
+fn hardware(hardware: &ingle_runtime::Hardware) -> Value {
+    let devices: Vec<Value> = hardware
+        .devices
+        .iter()
+        .map(|device| {
+            json!({
+                "kind": device.kind.name(),
+                "index": device.index,
+                "name": device.name,
+                "total_bytes": device.total_bytes,
+                "free_bytes": device.free_bytes,
+                "compute_capability": device.compute_capability.map(|(major, minor)| format!("{major}.{minor}")),
+            })
+        })
+        .collect();
+    json!({
+        "devices": devices,
+        "cores": hardware.n_cores,
+        "instruction_sets": hardware.instruction_sets,
+        "driver_version": hardware.driver_version,
+        "cuda_version": hardware.cuda_version.map(|(major, minor)| format!("{major}.{minor}")),
+        "notes": hardware.notes,
+    })
+}
+
+/// `GET /metrics`
+pub(crate) async fn metrics(State(state): State<ServerState>) -> Response {
+    let models: Vec<ModelGauges> = state.runtime().loaded().into_iter().map(gauges).collect();
+    let text = state.metrics().render(&models);
+    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+}
+
+fn gauges(model: ingle_runtime::LoadedModel) -> ModelGauges {
+    let state = state_name(&model.state);
+    let occupancy = model.stats.map(|stats| stats.occupancy).unwrap_or_default();
+    ModelGauges {
+        model: model.name,
+        state,
+        waiting: occupancy.waiting,
+        running: occupancy.running,
+        slots: occupancy.slots,
+        cells: occupancy.cells,
+        cells_used: occupancy.cells_running,
+        cells_cached: occupancy.cells_cached,
+    }
+}

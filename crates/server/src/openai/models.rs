@@ -1,0 +1,31 @@
+//! Which models there are.
+use axum::Json;
+use axum::extract::{Path, State};
+use ingle_api::openai::{Model, ModelList};
+use ingle_runtime::catalog::ModelEntry;
+
+use crate::error::ApiError;
+use crate::state::ServerState;
+
+/// `GET /v1/models`
+pub(crate) async fn list(State(state): State<ServerState>) -> Json<ModelList> {
+    Json(ModelList::new(state.runtime().models().iter().map(model).collect()))
+}
+
+/// `GET /v1/models/{id}`; the id may hold slashes.
+pub(crate) async fn get(State(state): State<ServerState>, Path(id): Path<String>) -> Result<Json<Model>, ApiError> {
+    let models = state.runtime().models();
+    let found = models.iter().find(|entry| entry.name == id);
+    let missing =
+        || ApiError::model_not_found(format!("model {id:?} does not exist; GET /v1/models lists the models there are"));
+    found.map(|entry| Json(model(entry))).ok_or_else(missing)
+}
+
+fn model(entry: &ModelEntry) -> Model {
+    Model {
+        id: entry.name.clone(),
+        object: "model".into(),
+        created: entry.created().unwrap_or(0),
+        owned_by: "ingle".into(),
+    }
+}

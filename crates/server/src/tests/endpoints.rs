@@ -1,0 +1,172 @@
+//! Routing, keys, headers, documentation.
+use std::collections::BTreeSet;
+
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode};
+use serde_json::Value;
+
+use super::{Server, Setup};
+use crate::{Cors, ServerOptions, docs};
+
+fn with_options(options: ServerOptions) -> Server {
+    Setup { options, ..Setup::default() }.build()
+}
+
+#[tokio::test]
+async fn every_documented_endpoint_is_routed() {
+    let server = Setup::default().build();
+    let document = docs::document();
+    let paths = document["paths"].as_object().expect("paths");
+    assert!(paths.len() >= 14, "{}", paths.len());
+    for (path, entries) in paths {
+        for verb in entries.as_object().expect("verbs").keys() {
+            let method = Method::from_bytes(verb.to_uppercase().as_bytes()).expect("a method");
+            let path = path.replace("{id}", "m").replace("{model}", "m");
+            let request = Request::builder().method(method).uri(&path).body(Body::empty()).expect("a request");
+            let answered = server.send(request).await;
+            let code = answered.status;
+            assert!(code != StatusCode::NOT_FOUND && code != StatusCode::METHOD_NOT_ALLOWED, "{verb} {path}: {code}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_document_refers_only_to_what_it_has() {
+    let server = Setup::default().build();
+    let document = server.get("/swagger/doc.json").await.json();
+    let known: BTreeSet<String> =
+        document["components"]["schemas"].as_object().expect("schemas").keys().cloned().collect();
+    let mut wanted = BTreeSet::new();
+    collect_refs(&document, &mut wanted);
+    assert!(wanted.len() > 10, "{wanted:?}");
+    assert!(wanted.is_subset(&known), "{:?}", wanted.difference(&known).collect::<Vec<_>>());
+    let temperature = &document["components"]["schemas"]["ChatRequest"]["properties"]["temperature"];
+    assert!(temperature["description"].as_str().is_some_and(|text| text.contains("logits")), "{temperature}");
+}
+
+fn collect_refs(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(object) => {
+            if let Some(name) = object.get("$ref").and_then(Value::as_str) {
+                found.insert(name.trim_start_matches("#/components/schemas/").to_owned());
+            }
+            object.values().for_each(|value| collect_refs(value, found));
+        }
+        Value::Array(list) => list.iter().for_each(|value| collect_refs(value, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[tokio::test]
+async fn the_page_needs_nothing_from_elsewhere() {
+    let page = Setup::default().build().get("/swagger/").await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert!(page.header("content-type").starts_with("text/html"));
+    assert!(!page.text().contains("https://") && !page.text().contains("http://"));
+}
+
+#[tokio::test]
+async fn keys_guard_all_but_health_and_documentation() {
+    let options = ServerOptions { api_keys: vec!["k".into()], ..ServerOptions::default() };
+    let server = with_options(options);
+    for path in ["/healthz", "/readyz", "/swagger", "/swagger/doc.json"] {
+        assert_eq!(server.get(path).await.status, StatusCode::OK, "{path}");
+    }
+    for path in ["/v1/models", "/models/", "//v1/models", "/metrics", "/system", "/version", "/nothing"] {
+        let answered = server.get(path).await;
+        assert_eq!(answered.status, StatusCode::UNAUTHORIZED, "{path}");
+        assert_eq!(answered.header("www-authenticate"), "Bearer");
+        assert_eq!(answered.json()["error"]["code"], "invalid_api_key");
+    }
+    assert_eq!(server.post("/v1/chat/completions", "broken").await.status, StatusCode::UNAUTHORIZED);
+    let request = Request::get("/v1/models").header("authorization", "Bearer k");
+    assert_eq!(server.send(request.body(Body::empty()).expect("a request")).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_open_server_takes_any_key() {
+    let server = Setup::default().build();
+    let request = Request::get("/v1/models").header("authorization", "Bearer whatever");
+    assert_eq!(server.send(request.body(Body::empty()).expect("a request")).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn every_answer_has_a_request_id() {
+    let server = Setup::default().build();
+    let mut seen = BTreeSet::new();
+    for path in ["/v1/models", "/nothing", "/healthz"] {
+        let id = server.get(path).await.header("x-request-id").to_owned();
+        assert_eq!(id.len(), 36, "{path}: {id}");
+        assert!(seen.insert(id), "a new one each time");
+    }
+    let long = "x".repeat(200);
+    for (sent, is_echoed) in [("abc-1", true), ("a b", false), (long.as_str(), false)] {
+        let request = Request::get("/nothing").header("x-request-id", sent);
+        let answered = server.send(request.body(Body::empty()).expect("a request")).await;
+        assert_eq!(answered.header("x-request-id") == sent, is_echoed, "{sent}");
+    }
+}
+
+#[tokio::test]
+async fn browsers_of_other_origins_are_let_in_as_the_options_say() {
+    let preflight = |server: Server| async move {
+        let request = Request::options("/v1/chat/completions")
+            .header("origin", "https://page")
+            .header("access-control-request-method", "POST")
+            .header("access-control-request-headers", "authorization,content-type");
+        server.send(request.body(Body::empty()).expect("a request")).await
+    };
+    let guarded = ServerOptions { api_keys: vec!["k".into()], ..ServerOptions::default() };
+    let any = preflight(with_options(guarded)).await;
+    assert_eq!((any.status, any.header("access-control-allow-origin")), (StatusCode::OK, "*"));
+    assert_eq!(any.header("access-control-allow-headers"), "*");
+    let listed = ServerOptions { cors: Cors::Origins(vec!["https://page".into()]), ..ServerOptions::default() };
+    assert_eq!(preflight(with_options(listed)).await.header("access-control-allow-origin"), "https://page");
+    let other = ServerOptions { cors: Cors::Origins(vec!["https://other".into()]), ..ServerOptions::default() };
+    assert_eq!(preflight(with_options(other)).await.header("access-control-allow-origin"), "");
+    let off = preflight(with_options(ServerOptions { cors: Cors::Off, ..ServerOptions::default() })).await;
+    assert_eq!((off.status, off.header("access-control-allow-origin")), (StatusCode::METHOD_NOT_ALLOWED, ""));
+}
+
+#[tokio::test]
+async fn failures_are_opaque_when_asked() {
+    let options = ServerOptions { opaque_errors: true, machine_tag: Some("box-7".into()), ..ServerOptions::default() };
+    let server = with_options(options);
+    let hidden = server.get("/nothing").await;
+    assert_eq!((hidden.status, hidden.body.len()), (StatusCode::NOT_FOUND, 0));
+    assert_eq!(hidden.header("machine-tag"), "box-7");
+    assert!(!server.get("/v1/models").await.body.is_empty());
+}
+
+#[tokio::test]
+async fn metrics_can_be_switched_off() {
+    let server = with_options(ServerOptions { metrics: false, ..ServerOptions::default() });
+    assert_eq!(server.get("/metrics").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn readiness_tells_what_start_up_does() {
+    let server = Setup::default().build();
+    server.state.runtime().set_starting(Some("loading m".into()));
+    let waits = server.get("/readyz").await;
+    assert_eq!(waits.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(waits.text(), r#"{"status":"starting","reason":"loading m"}"#);
+    server.state.runtime().set_starting(None);
+    let ready = server.get("/readyz").await;
+    assert_eq!((ready.status, ready.body.len()), (StatusCode::OK, 0));
+}
+
+#[tokio::test]
+async fn the_model_may_be_left_out() {
+    let server = Setup::default().build();
+    let answered = server.post("/v1/completions", r#"{"prompt":"x","max_tokens":1}"#).await;
+    assert_eq!(answered.status, StatusCode::OK, "{}", answered.text());
+    assert_eq!(answered.json()["model"], "m");
+}
+
+#[tokio::test]
+async fn a_body_without_a_content_type_is_json() {
+    let server = Setup::default().build();
+    let request = Request::post("/v1/tokenize").body(Body::from(r#"{"model":"m","content":"a"}"#));
+    assert_eq!(server.send(request.expect("a request")).await.text(), r#"{"tokens":[97]}"#);
+}
