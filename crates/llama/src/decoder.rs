@@ -26,6 +26,8 @@ pub struct LlamaDecoder {
     batch: Batch,
     /// By entry of the last successful step: was a row asked for?
     has_row: Vec<bool>,
+    /// Sequences of the current step and the length each had before it.
+    lengths: Vec<(SeqId, usize)>,
     pool: ThreadPool,
     faults: FaultDomain,
     _model: Arc<Model>,
@@ -120,7 +122,7 @@ impl LlamaDecoder {
         let limits = limits(model, options, plan, &context);
         let batch = Batch::new(limits.n_batch);
         let model = Arc::clone(model);
-        Ok(Self { context, limits, batch, has_row: Vec::new(), pool, faults: faults.clone(), _model: model })
+        Ok(Self { context, limits, batch, has_row: Vec::new(), lengths: Vec::new(), pool, faults: faults.clone(), _model: model })
     }
 
     /// Computes one token and looks at the result: fuzzed weights load without complaint.
@@ -151,35 +153,59 @@ impl LlamaDecoder {
         self.pool.for_each(job).map_err(|reason| EngineError::Decode { reason })
     }
 
-    /// Everything that C++ would answer with an abort.
-    fn check(&self, batch: &[BatchToken]) -> Result<(), DecodeError> {
+    /// Refuses what C++ would answer with an abort or an unspecific error, and notes the lengths of the sequences.
+    fn check(&mut self, batch: &[BatchToken]) -> Result<(), String> {
         let limits = &self.limits;
-        let failed = |reason: String| Err(DecodeError::Failed { reason });
         if batch.is_empty() || batch.len() > limits.n_batch {
-            return failed(format!("a batch of {} tokens; it must have 1 to {}", batch.len(), limits.n_batch));
-        }
-        for entry in batch {
-            if entry.token as usize >= limits.n_vocab {
-                return failed(format!("token {} does not exist", entry.token));
-            }
-            if entry.seq as usize >= limits.n_seqs || entry.position >= limits.n_cells {
-                return failed(format!("no place for position {} of sequence {}", entry.position, entry.seq));
-            }
+            return Err(format!("a batch of {} tokens; it must have 1 to {}", batch.len(), limits.n_batch));
         }
         let n_rows = batch.iter().filter(|entry| entry.wants_row).count();
         if n_rows > limits.n_seqs {
-            return failed(format!("{n_rows} rows in one step; at most {} can be had", limits.n_seqs));
+            return Err(format!("{n_rows} rows in one step; at most {} can be had", limits.n_seqs));
+        }
+        if let Some(entry) = batch.iter().find(|entry| entry.token as usize >= limits.n_vocab) {
+            return Err(format!("token {} does not exist", entry.token));
+        }
+        if let Some(entry) = batch.iter().find(|entry| entry.seq as usize >= limits.n_seqs) {
+            return Err(format!("sequence {} does not exist", entry.seq));
+        }
+        self.check_positions(batch)
+    }
+
+    fn check_positions(&mut self, batch: &[BatchToken]) -> Result<(), String> {
+        self.lengths.clear();
+        let mut next: Vec<usize> = Vec::new();
+        for entry in batch {
+            let known = self.lengths.iter().rposition(|&(seq, _)| seq == entry.seq);
+            let idx = known.unwrap_or_else(|| {
+                let length = self.length(entry.seq);
+                self.lengths.push((entry.seq, length));
+                next.push(length);
+                next.len() - 1
+            });
+            if entry.position != next[idx] || entry.position >= self.limits.n_cells {
+                return Err(format!(
+                    "position {} of sequence {} is not {}, which is next",
+                    entry.position, entry.seq, next[idx]
+                ));
+            }
+            next[idx] += 1;
         }
         Ok(())
     }
 
+    /// Tokens that `seq` holds, those that have left a sliding window included.
+    fn length(&self, seq: SeqId) -> usize {
+        // SAFETY: the memory belongs to a living context, and the sequence was checked.
+        let last = unsafe { sys::llama_memory_seq_pos_max(self.context.memory(), seq as i32) };
+        usize::try_from(last + 1).unwrap_or(0)
+    }
+
     /// After a failed step: every sequence goes back to the length it had.
-    fn put_back(&mut self, batch: &[BatchToken]) {
-        self.has_row.clear();
-        for (entry_idx, entry) in batch.iter().enumerate() {
-            let is_first = batch[..entry_idx].iter().all(|other| other.seq != entry.seq);
-            if is_first && self.cut(entry.seq, entry.position).is_err() {
-                self.clear(entry.seq);
+    fn put_back(&mut self) {
+        for (seq, length) in std::mem::take(&mut self.lengths) {
+            if self.cut(seq, length).is_err() {
+                self.clear(seq);
             }
         }
     }
@@ -208,29 +234,23 @@ impl Decoder for LlamaDecoder {
     }
 
     fn decode(&mut self, batch: &[BatchToken]) -> Result<(), DecodeError> {
-        self.check(batch)?;
+        self.has_row.clear();
+        self.check(batch).map_err(|reason| DecodeError::Failed { reason })?;
         let raw = self.batch.fill(batch);
         let context = self.context.0.as_ptr();
         // SAFETY: the arrays hold `n_tokens` entries each and live until the next call; the numbers were checked.
         let (result, complaints) = log::capture(|| guarded(|| unsafe { ffi::llama_decode(context, raw) }));
-        match result {
+        let error = match result {
             Ok(0) => {
-                self.has_row.clear();
                 self.has_row.extend(batch.iter().map(|entry| entry.wants_row));
-                Ok(())
+                return Ok(());
             }
-            Ok(code) => {
-                self.put_back(batch);
-                match code {
-                    NO_ROOM => Err(DecodeError::NoRoom),
-                    code => Err(DecodeError::Failed { reason: format!("{} (code {code})", or_unknown(&complaints)) }),
-                }
-            }
-            Err(reason) => {
-                self.put_back(batch);
-                Err(DecodeError::Failed { reason })
-            }
-        }
+            Ok(NO_ROOM) => DecodeError::NoRoom,
+            Ok(code) => DecodeError::Failed { reason: format!("{} (code {code})", or_unknown(&complaints)) },
+            Err(reason) => DecodeError::Failed { reason },
+        };
+        self.put_back();
+        Err(error)
     }
 
     fn row(&mut self, entry_idx: usize) -> Result<&[f32], EngineError> {

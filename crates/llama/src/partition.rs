@@ -171,7 +171,8 @@ mod tests {
 
     #[test]
     fn special_tokens_are_found_where_they_may_be() {
-        let (parse, plain) = (Segment::parse::<&str>, Segment::plain::<&str>);
+        let parse = |text: &str| Segment::parse(text);
+        let plain = |text: &str| Segment::plain(text);
         check(&[], "");
         check(&[parse("a<s>b")], "(a)[1](b)");
         check(&[plain("a<s>b")], "(a<s>b)");

@@ -50,7 +50,8 @@ pub fn hardware() -> Hardware {
 }
 
 pub fn options(path: PathBuf, name: &str) -> LoadOptions {
-    LoadOptions { name: name.into(), path, context_size: Some(8192), ..LoadOptions::default() }
+    // One thread each: tests run beside each other, and compute threads that wait for one another burn their cores.
+    LoadOptions { name: name.into(), path, context_size: Some(8192), threads: Some(1), ..LoadOptions::default() }
 }
 
 pub fn load(file: &str, name: &str) -> Option<Engine> {
