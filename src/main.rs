@@ -1,2 +1,39 @@
-//! The `ingle` program.
-fn main() {}
+//! The `ingle` program: it also answers to the name `local-ai`, whose flags and environment variables it takes.
+//!
+//! Commands parse their arguments, call the library and print. Decisions about models, prompts or requests live in the
+//! crates below, never here.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod commands;
+mod logging;
+mod output;
+
+use std::process::ExitCode;
+
+use cli::Command;
+
+fn main() -> ExitCode {
+    let cli = match cli::parse(std::env::args_os().collect()) {
+        Ok(cli) => cli,
+        // Help and version are "errors" that go to stdout with status 0; wrong usage has status 2.
+        Err(error) => error.exit(),
+    };
+    logging::start(&cli.log, cli.command.usual_level());
+    let outcome = match cli.command {
+        Command::Run(args) => commands::run::run(args),
+        Command::Chat(args) => commands::chat::run(args),
+        Command::Models(command) => commands::models::run(command),
+        Command::Template(command) => commands::template::run(command),
+        Command::Devices(args) => commands::devices::run(args),
+        Command::Version => commands::version::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ingle: {}", output::sentence(&error));
+            ExitCode::FAILURE
+        }
+    }
+}

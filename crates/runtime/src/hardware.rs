@@ -14,7 +14,8 @@ mod tests;
 
 use std::fmt::Write as _;
 
-use ingle_engine::{Device, DeviceKind, Hardware};
+use ingle_engine::Hardware;
+pub use ingle_engine::{Device, DeviceKind};
 
 use sources::{Files, GpuSource, Machine};
 

@@ -1,0 +1,326 @@
+//! The arguments: commands, flags, and the environment variable of each flag.
+
+mod environment;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::FalseyValueParser;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use ingle::{GpuLayers, LoadDefaults};
+
+use values::{gpu_layers, number_or_default};
+
+/// Runs AI models inside one process, behind LocalAI's and OpenAI's HTTP surface.
+///
+/// Without a command it serves, as `ingle run` does. MODEL is the name of a model in the models folder or the gallery, a
+/// path to a GGUF file, or a URI such as huggingface://owner/repository/file.gguf.
+#[derive(Debug, Parser)]
+#[command(name = "ingle", version, subcommand_required = true, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve models over HTTP
+    Run(RunArgs),
+    /// Talk to a model on the terminal
+    Chat(ChatArgs),
+    /// List, install and look at models
+    #[command(subcommand)]
+    Models(ModelsCommand),
+    /// Dry runs of chat templates
+    #[command(subcommand)]
+    Template(TemplateCommand),
+    /// The processors and GPUs of this machine, with their memory
+    Devices(DevicesArgs),
+    /// The version and what is built in
+    Version,
+}
+
+impl Command {
+    /// A server tells what it does; other commands only what goes wrong.
+    pub(crate) fn usual_level(&self) -> LogLevel {
+        match self {
+            Self::Run(_) => LogLevel::Info,
+            Self::Chat(_) | Self::Models(_) | Self::Template(_) | Self::Devices(_) | Self::Version => LogLevel::Warn,
+        }
+    }
+}
+
+/// What is logged.
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// Least important lines to log [default: info for run, else warn]
+    #[arg(long, global = true, env = "LOCALAI_LOG_LEVEL", value_name = "LEVEL", help_heading = "Log")]
+    pub(crate) log_level: Option<LogLevel>,
+    /// The same as --log-level debug
+    #[arg(long, global = true, env = "LOCALAI_DEBUG", value_parser = FalseyValueParser::new(), help_heading = "Log")]
+    pub(crate) debug: bool,
+    /// Form of the log lines
+    #[arg(
+        long,
+        global = true,
+        env = "LOCALAI_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text",
+        help_heading = "Log"
+    )]
+    pub(crate) log_format: LogFormat,
+}
+
+/// How important a log line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogLevel {
+    /// Something is broken
+    Error,
+    /// Something should be looked at
+    Warn,
+    /// What happens
+    Info,
+    /// Why it happens
+    Debug,
+    /// Everything
+    Trace,
+}
+
+/// Form of the log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    Text,
+    /// LocalAI's word for text
+    #[value(hide = true)]
+    Default,
+    /// One JSON object a line
+    Json,
+}
+
+/// Where models are.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FolderArgs {
+    /// Folder of model files and YAML configurations
+    #[arg(long, env = "LOCALAI_MODELS_PATH", value_name = "FOLDER", default_value = "models")]
+    pub(crate) models_path: PathBuf,
+    /// One more YAML file with a list of model configurations
+    #[arg(long, env = "LOCALAI_MODELS_CONFIG_FILE", value_name = "FILE", alias = "config-file")]
+    pub(crate) models_config_file: Option<PathBuf>,
+}
+
+/// How models are loaded when their configuration does not say.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Models")]
+pub(crate) struct LoadArgs {
+    /// Tokens of context [default: the model's, within memory]
+    #[arg(long, env = "LOCALAI_CONTEXT_SIZE", value_name = "TOKENS", value_parser = number_or_default)]
+    pub(crate) context_size: Option<Option<usize>>,
+    /// Threads that compute [default: the cores this process may use]
+    #[arg(long, env = "LOCALAI_THREADS", value_name = "COUNT", value_parser = number_or_default)]
+    pub(crate) threads: Option<Option<usize>>,
+    /// Requests that one model answers at the same time
+    #[arg(long, env = "LLAMACPP_PARALLEL", value_name = "COUNT", value_parser = number_or_default)]
+    pub(crate) parallel: Option<Option<usize>>,
+    /// Layers on the GPU, a number or `auto`; 0 keeps models on the CPU [default: auto, as many as fit]
+    #[arg(long, env = "LOCALAI_GPU_LAYERS", value_name = "COUNT", value_parser = gpu_layers)]
+    pub(crate) gpu_layers: Option<GpuLayers>,
+    /// Requests that may wait for one model before others are refused
+    #[arg(long, env = "INGLE_MAX_WAITING", value_name = "COUNT")]
+    pub(crate) max_waiting: Option<usize>,
+}
+
+impl LoadArgs {
+    /// In the runtime's words.
+    pub(crate) fn defaults(&self) -> LoadDefaults {
+        LoadDefaults {
+            context_size: self.context_size.flatten(),
+            threads: self.threads.flatten(),
+            parallel: self.parallel.flatten(),
+            max_waiting: self.max_waiting,
+            gpu_layers: self.gpu_layers,
+        }
+    }
+}
+
+/// Arguments of `ingle run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Models to install where needed and to load before the first request
+    #[arg(value_name = "MODEL", env = "LOCALAI_MODELS", value_delimiter = ',')]
+    pub(crate) models: Vec<String>,
+    /// Where to listen: HOST:PORT, or :PORT for every interface; port 0 picks a free one
+    #[arg(long, env = "LOCALAI_ADDRESS", value_name = "ADDRESS", default_value = ":8080")]
+    pub(crate) address: String,
+    #[command(flatten)]
+    pub(crate) folder: FolderArgs,
+    /// Stop with an error when no GPU can be used
+    #[arg(long, env = "INGLE_REQUIRE_GPU", value_parser = FalseyValueParser::new())]
+    pub(crate) require_gpu: bool,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    #[command(flatten)]
+    pub(crate) http: HttpArgs,
+}
+
+/// How the HTTP side behaves.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "HTTP")]
+pub(crate) struct HttpArgs {
+    /// Keys of which a request must carry one, comma separated
+    #[arg(
+        long,
+        env = "LOCALAI_API_KEY",
+        value_name = "KEY",
+        value_delimiter = ',',
+        hide_env_values = true,
+        alias = "api-key"
+    )]
+    pub(crate) api_keys: Vec<String>,
+    /// Largest request in MB
+    #[arg(long, env = "LOCALAI_UPLOAD_LIMIT", value_name = "MB", default_value_t = 64)]
+    pub(crate) upload_limit: u32,
+    /// Origins of web pages that may call the server, comma separated [default: all]
+    #[arg(long, env = "LOCALAI_CORS_ALLOW_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
+    pub(crate) cors_allow_origins: Vec<String>,
+    /// Value of the header Machine-Tag on every answer
+    #[arg(long, env = "LOCALAI_MACHINE_TAG", value_name = "TEXT")]
+    pub(crate) machine_tag: Option<String>,
+    /// Answer failures with their status and no explanation
+    #[arg(long, env = "LOCALAI_OPAQUE_ERRORS", value_parser = FalseyValueParser::new())]
+    pub(crate) opaque_errors: bool,
+    /// No /metrics
+    #[arg(long, env = "LOCALAI_DISABLE_METRICS_ENDPOINT", value_parser = FalseyValueParser::new())]
+    pub(crate) disable_metrics_endpoint: bool,
+    /// Seconds that running answers get after the server was told to stop
+    #[arg(long, env = "INGLE_DRAIN_TIMEOUT", value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) drain_timeout: u64,
+}
+
+/// Arguments of `ingle chat`.
+#[derive(Debug, Args)]
+pub(crate) struct ChatArgs {
+    /// The model [default: the first one that chats]
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// Talk to a running server instead of loading the model, e.g. http://127.0.0.1:8080
+    #[arg(long, env = "INGLE_ENDPOINT", value_name = "URL")]
+    pub(crate) endpoint: Option<String>,
+    /// Key for that server
+    #[arg(long, env = "LOCALAI_API_KEY", value_name = "KEY", hide_env_values = true)]
+    pub(crate) api_key: Option<String>,
+    /// Instructions for the model
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+    /// Most tokens of one answer
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_tokens: Option<u32>,
+    /// Randomness; 0 always takes the likeliest token
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) temperature: Option<f32>,
+    /// Equal seeds give equal answers
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) seed: Option<u32>,
+    #[command(flatten)]
+    pub(crate) folder: FolderArgs,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+}
+
+/// Commands about models.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// The models in the folder, and those that can be installed
+    List {
+        #[command(flatten)]
+        folder: FolderArgs,
+    },
+    /// Bring models into the folder: gallery names, URIs or paths
+    Install {
+        /// What to install
+        #[arg(value_name = "MODEL", required = true)]
+        models: Vec<String>,
+        #[command(flatten)]
+        folder: FolderArgs,
+    },
+    /// What a model's file says, and the memory it takes
+    Show {
+        /// The model, or the path of a GGUF file
+        #[arg(value_name = "MODEL")]
+        model: String,
+        #[command(flatten)]
+        folder: FolderArgs,
+    },
+}
+
+/// Commands about chat templates.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TemplateCommand {
+    /// Print the exact prompt that a template makes of messages
+    Render(RenderArgs),
+}
+
+/// Arguments of `ingle template render`.
+#[derive(Debug, Args)]
+pub(crate) struct RenderArgs {
+    /// Messages as JSON: a list, or an object with `messages`, `tools` and other template variables [default: stdin]
+    ///
+    /// With --jsonl: one object a line, each with its own `template`.
+    #[arg(value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    /// Read the template from this file
+    #[arg(long, value_name = "FILE", conflicts_with = "model", required_unless_present_any = ["model", "jsonl"])]
+    pub(crate) template: Option<PathBuf>,
+    /// Take the template and the special tokens of this model
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// Rows {template, messages, …} in, lines {"prompt": …} or {"error": …} out
+    #[arg(long, conflicts_with_all = ["template", "model"])]
+    pub(crate) jsonl: bool,
+    /// End after the last message instead of opening an answer
+    #[arg(long)]
+    pub(crate) no_generation_prompt: bool,
+    #[command(flatten)]
+    pub(crate) folder: FolderArgs,
+}
+
+/// Arguments of `ingle devices`.
+#[derive(Debug, Args)]
+pub(crate) struct DevicesArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Reads the arguments; `arguments[0]` is the program's name, under which usage texts speak of it.
+pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let command = environment::prepare(Cli::command(), &|name| std::env::var_os(name));
+    let arguments = with_default_command(&command, arguments);
+    let matches = command.try_get_matches_from(arguments)?;
+    Cli::from_arg_matches(&matches)
+}
+
+/// No command means `run`: it is put in front of whatever `run` would take.
+fn with_default_command(command: &clap::Command, mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let text = |argument: &OsString| argument.to_string_lossy().into_owned();
+    let mut position = 1;
+    // Flags of the log may come first; all others belong to a command.
+    while let Some(argument) = arguments.get(position).map(text) {
+        match argument.as_str() {
+            "-h" | "--help" | "-V" | "--version" => return arguments,
+            "--debug" => position += 1,
+            "--log-level" | "--log-format" => position += 2,
+            flag if flag.starts_with("--log-level=") || flag.starts_with("--log-format=") => position += 1,
+            word if command.find_subcommand(word).is_some() => return arguments,
+            _ => break,
+        }
+    }
+    arguments.insert(position.min(arguments.len()), "run".into());
+    arguments
+}

@@ -1,0 +1,52 @@
+//! From MODEL, as people write it, to the name of a model in the folder; installs it where needed.
+
+use std::path::Path;
+
+use anyhow::Context;
+use ingle::catalog::{
+    Catalog, CatalogError, CatalogOptions, FetchPolicy, FetchSettings, Fetcher, Installer, LocalFiles, ModelState,
+    PipUse, Progress,
+};
+
+use crate::cli::FolderArgs;
+
+/// The person at the keyboard asks, for a model that is wanted now: no Python is started for it.
+pub(super) const ON_THE_WAY: FetchPolicy = FetchPolicy { pip: PipUse::Never, local_files: LocalFiles::Allow };
+
+/// The person at the keyboard asks for nothing else than this.
+pub(super) const INSTALL: FetchPolicy = FetchPolicy { pip: PipUse::LastResort, local_files: LocalFiles::Allow };
+
+/// Opens the models folder.
+pub(super) fn open(folder: &FolderArgs) -> anyhow::Result<Catalog> {
+    let options = CatalogOptions { config_file: folder.models_config_file.clone() };
+    Ok(Catalog::open(&folder.models_path, options)?)
+}
+
+/// An installer into a folder, with the settings of the environment.
+pub(super) fn installer(models_path: &Path) -> anyhow::Result<Installer> {
+    Ok(Installer::new(models_path, Fetcher::new(FetchSettings::from_env()?)))
+}
+
+/// The name under which the catalog knows `what`, after installing it if it is not in the folder.
+pub(super) fn locate(
+    catalog: &Catalog,
+    what: &str,
+    policy: FetchPolicy,
+    progress: &dyn Progress,
+) -> anyhow::Result<String> {
+    // What looks like an address or an existing file is never a name.
+    let is_place = what.contains("://") || Path::new(what).is_file();
+    let unknown = match catalog.get(what) {
+        Ok(entry) if !matches!(entry.state, ModelState::MissingFile(_)) => return Ok(entry.name),
+        Ok(entry) => entry.weights().expect_err("its file is missing; this is a bug"),
+        Err(error @ CatalogError::NotFound { .. }) => error,
+        Err(error) if is_place => error,
+        Err(error) => return Err(error.into()),
+    };
+    let installer = installer(catalog.models_path())?;
+    match installer.install(what, policy, progress) {
+        Ok(installed) => Ok(installed.name),
+        Err(error @ CatalogError::UnknownInstall { .. }) => Err(anyhow::Error::new(error).context(unknown)),
+        Err(error) => Err(error).with_context(|| format!("model {what:?} could not be installed")),
+    }
+}

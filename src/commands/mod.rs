@@ -1,0 +1,10 @@
+//! One module a command.
+
+pub(crate) mod chat;
+pub(crate) mod devices;
+mod locate;
+pub(crate) mod models;
+mod progress;
+pub(crate) mod run;
+pub(crate) mod template;
+pub(crate) mod version;

@@ -1,0 +1,143 @@
+//! `ingle template render`: what a template makes of messages, without a model in memory.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use ingle::prompt::render_row;
+use ingle_gguf::{Array, Header, Value as GgufValue};
+use serde_json::{Map, Value, json};
+
+use super::locate::open;
+use crate::cli::{RenderArgs, TemplateCommand};
+use crate::output;
+
+/// Longest input, in bytes: more than any conversation, less than what fills memory.
+const MAX_INPUT_BYTES: u64 = 256 << 20;
+
+/// Runs it.
+pub(crate) fn run(command: TemplateCommand) -> anyhow::Result<()> {
+    let TemplateCommand::Render(args) = command;
+    if args.jsonl { render_lines(args.input.as_deref()) } else { output::print(&render_one(&args)?) }
+}
+
+/// The prompt of one conversation, byte for byte: no newline is added.
+fn render_one(args: &RenderArgs) -> anyhow::Result<String> {
+    let mut row = read_messages(args.input.as_deref())?;
+    let source = match (&args.template, &args.model) {
+        (Some(path), _) => TemplateSource { template: read_text(path)?, bos_token: None, eos_token: None },
+        (None, Some(model)) => TemplateSource::of_model(model, args)?,
+        (None, None) => bail!("name a template with --template, or a model with --model"),
+    };
+    row.insert("template".to_owned(), source.template.into());
+    let mut add = |key: &str, value: Option<Value>| {
+        if let (Some(value), false) = (value, row.contains_key(key)) {
+            row.insert(key.to_owned(), value);
+        }
+    };
+    add("bos_token", source.bos_token.map(Value::from));
+    add("eos_token", source.eos_token.map(Value::from));
+    add("add_generation_prompt", Some(Value::Bool(!args.no_generation_prompt)));
+    add("now", Some(Value::from(now())));
+    Ok(render_row(&Value::Object(row))?)
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+/// One row a line in, one answer a line out; a row that fails does not end the others.
+fn render_lines(input: Option<&Path>) -> anyhow::Result<()> {
+    let reader: Box<dyn BufRead> = match input {
+        Some(path) => Box::new(BufReader::new(File::open(path).with_context(|| cannot_read(path))?)),
+        None => Box::new(io::stdin().lock()),
+    };
+    let mut stdout = BufWriter::new(io::stdout().lock());
+    for line in reader.split(b'\n') {
+        let line = line.context("the rows cannot be read")?;
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let rendered = serde_json::from_slice::<Value>(&line).map_err(|error| format!("the row is no JSON: {error}"));
+        let rendered = rendered.and_then(|row| render_row(&row).map_err(|error| error.to_string()));
+        let answer = match rendered {
+            Ok(prompt) => json!({ "prompt": prompt }),
+            Err(error) => json!({ "error": error }),
+        };
+        writeln!(stdout, "{answer}")?;
+    }
+    stdout.flush()?;
+    Ok(())
+}
+
+/// A list of messages, or an object of template variables that has one.
+fn read_messages(input: Option<&Path>) -> anyhow::Result<Map<String, Value>> {
+    let text = match input {
+        Some(path) => read_text(path)?,
+        None => limited(io::stdin().lock()).context("the messages cannot be read from standard input")?,
+    };
+    match serde_json::from_str(&text).context("the messages are no JSON")? {
+        Value::Object(row) if row.contains_key("messages") => Ok(row),
+        messages @ Value::Array(_) => Ok(Map::from_iter([("messages".to_owned(), messages)])),
+        _ => bail!("the messages must be a list, or an object with the key `messages`"),
+    }
+}
+
+fn cannot_read(path: &Path) -> String {
+    format!("{} cannot be read", path.display())
+}
+
+fn read_text(path: &Path) -> anyhow::Result<String> {
+    File::open(path).and_then(limited).with_context(|| cannot_read(path))
+}
+
+fn limited(reader: impl Read) -> io::Result<String> {
+    let mut text = String::new();
+    reader.take(MAX_INPUT_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_INPUT_BYTES {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 256 MiB"));
+    }
+    Ok(text)
+}
+
+/// A template and the tokens it may print.
+struct TemplateSource {
+    template: String,
+    bos_token: Option<String>,
+    eos_token: Option<String>,
+}
+
+impl TemplateSource {
+    /// From the header of a model's file.
+    fn of_model(model: &str, args: &RenderArgs) -> anyhow::Result<Self> {
+        let path = model_file(model, args)?;
+        let mut file = BufReader::new(File::open(&path).with_context(|| cannot_read(&path))?);
+        let n_bytes = file.get_ref().metadata().with_context(|| cannot_read(&path))?.len();
+        let header = Header::read(&mut file, n_bytes).with_context(|| cannot_read(&path))?;
+        let info = header.validate().with_context(|| format!("{} is no sound model", path.display()))?;
+        let template = info
+            .chat_template
+            .with_context(|| format!("{} has no chat template: name one with --template", path.display()))?;
+        let token = |id: Option<u32>| id.and_then(|id| token_text(&header, id));
+        Ok(Self { template, bos_token: token(info.special_tokens.bos), eos_token: token(info.special_tokens.eos) })
+    }
+}
+
+fn model_file(model: &str, args: &RenderArgs) -> anyhow::Result<PathBuf> {
+    if Path::new(model).is_file() {
+        return Ok(model.into());
+    }
+    Ok(open(&args.folder)?.get(model)?.weights()?.path.clone())
+}
+
+fn token_text(header: &Header, id: u32) -> Option<String> {
+    match header.metadata.get("tokenizer.ggml.tokens")? {
+        GgufValue::Array(Array::Str(tokens)) => {
+            tokens.get(id as usize).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+        }
+        _ => None,
+    }
+}
