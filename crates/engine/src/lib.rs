@@ -26,7 +26,7 @@ pub use error::EngineError;
 pub use hardware::{Device, DeviceKind, Hardware};
 pub use segment::{Segment, SpecialTokens};
 pub use text::{
-    AnswerToken, BlockingGeneration, Completion, ControlTokens, EndOfGeneration, FaultReporter, FinishReason, Generation, GenerationEvent,
-    GenerationRequest, Health, Piece, TextConfig, TextModel, TextStats, Timings, Usage,
+    AnswerToken, BlockingGeneration, Completion, ControlTokens, EndOfGeneration, FaultReporter, FinishReason,
+    Generation, GenerationEvent, GenerationRequest, Health, Piece, TextConfig, TextModel, TextStats, Timings, Usage,
 };
 pub use token::{Surround, TokenId, TokenKind, Tokenizer};

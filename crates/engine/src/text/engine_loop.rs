@@ -9,7 +9,7 @@ use super::channel::{Channel, Sent, Terminal};
 use super::pacer::Pacer;
 use super::request::{EndOfGeneration, Ended, FinishReason, Queued, TokenEvent};
 use super::{Shared, TextConfig, TextStats, lock};
-use crate::sampling::Sampler;
+use crate::sampling::{Sampler, Scratch};
 use crate::scheduler::{CacheOp, RequestId, Scheduler, SchedulerConfig, Step, StepEntry, Submission, Verdict};
 use crate::{CacheRefused, ContextOverflow, DecodeError, Decoder, DecoderLimits, EngineError, TokenId, Tokenizer};
 
@@ -34,6 +34,8 @@ pub(super) struct EngineLoop<D> {
     overflow: ContextOverflow,
     live: BTreeMap<RequestId, Live>,
     pacer: Pacer,
+    /// Buffers for sampling, shared by all sequences.
+    scratch: Scratch,
     stats: TextStats,
     n_failures: usize,
 }
@@ -61,6 +63,7 @@ impl<D: Decoder> EngineLoop<D> {
             overflow: config.overflow,
             live: BTreeMap::new(),
             pacer: Pacer::default(),
+            scratch: Scratch::default(),
             stats: TextStats::default(),
             n_failures: 0,
         }
@@ -226,7 +229,7 @@ impl<D: Decoder> EngineLoop<D> {
                     continue;
                 }
             };
-            match live.sampler.sample(row, None) {
+            match live.sampler.sample_with(&mut self.scratch, row, None) {
                 Ok(sampled) => {
                     live.sampler.accept(sampled.token);
                     self.deliver(id, sampled.token, sampled.logprob);
