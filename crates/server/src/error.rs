@@ -100,6 +100,15 @@ impl ApiError {
         }
     }
 
+    /// The same failure in the words of an endpoint where the parameter `from` is called `to`.
+    #[must_use]
+    pub fn renamed(mut self, from: &str, to: &str) -> Self {
+        if self.param.as_deref() == Some(from) {
+            self.param = Some(to.to_owned());
+        }
+        self
+    }
+
     /// The body.
     pub fn envelope(&self) -> ErrorEnvelope {
         ErrorEnvelope {

@@ -67,7 +67,7 @@ fn of_engine(error: EngineError, message: String) -> ApiError {
             ApiError::unavailable("overloaded", message, retry_after_secs)
         }
         EngineError::ContextLengthExceeded { .. } => {
-            ApiError { param: Some("messages".into()), ..ApiError::bad_request("context_length_exceeded", message) }
+            ApiError { param: Some("prompt".into()), ..ApiError::bad_request("context_length_exceeded", message) }
         }
         EngineError::EmptyPrompt | EngineError::Tokenize { .. } | EngineError::TokenOutOfRange { .. } => {
             ApiError::invalid_value("prompt", message)

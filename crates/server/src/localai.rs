@@ -23,7 +23,8 @@ pub(crate) async fn tokenize(
     let Some(content) = request.content else {
         return Err(ApiError::invalid_value("content", "`content` is missing; send the text to take apart"));
     };
-    let tokens = state.runtime().tokenize(request.model.as_deref(), &content).await?;
+    let tokens = state.runtime().tokenize(request.model.as_deref(), &content).await;
+    let tokens = tokens.map_err(|error| ApiError::from(error).renamed("prompt", "content"))?;
     Ok(Json(TokenizeResponse { tokens }))
 }
 
@@ -35,7 +36,8 @@ pub(crate) async fn detokenize(
     let Some(tokens) = request.tokens else {
         return Err(ApiError::invalid_value("tokens", "`tokens` is missing; send a list of token ids"));
     };
-    let content = state.runtime().detokenize(request.model.as_deref(), &tokens).await?;
+    let content = state.runtime().detokenize(request.model.as_deref(), &tokens).await;
+    let content = content.map_err(|error| ApiError::from(error).renamed("prompt", "tokens"))?;
     Ok(Json(DetokenizeResponse { content }))
 }
 

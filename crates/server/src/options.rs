@@ -32,7 +32,7 @@ pub struct ServerOptions {
     pub head_delay: Duration,
     /// How often a waiting stream sends a comment, so that nobody in between closes it.
     pub keep_alive: Duration,
-    /// How long a client may take to send the head of a request.
+    /// How long a client may take to send the head of a request, and how long an idle connection is kept.
     pub header_timeout: Duration,
     /// How long a client may take to send the body of a request.
     pub body_timeout: Duration,
@@ -53,7 +53,7 @@ impl Default for ServerOptions {
             drain_timeout: Duration::from_secs(30),
             head_delay: Duration::from_secs(10),
             keep_alive: Duration::from_secs(15),
-            header_timeout: Duration::from_secs(30),
+            header_timeout: Duration::from_secs(120),
             body_timeout: Duration::from_secs(120),
             metrics: true,
             backends: Vec::new(),

@@ -21,16 +21,16 @@ const UNMATCHED: &str = "unmatched";
 
 /// The whole HTTP surface as a service, without a socket.
 ///
-/// From the outside in: superfluous slashes go; ids and other headers are added; CORS preflights are answered; panics
-/// become a 500; failures lose their bodies if the options say so; keys are checked; requests are counted.
+/// From the outside in: superfluous slashes go; ids and other headers are added; CORS preflights are answered; failures
+/// lose their bodies if the options say so; requests are counted; keys are checked; panics become a 500.
 pub fn router(state: ServerState) -> Router {
     let options = state.options();
     let mut router = endpoints(options.metrics)
         .fallback(no_path)
         .method_not_allowed_fallback(no_method)
-        .layer(from_fn_with_state(state.clone(), count))
-        .layer(from_fn_with_state(state.clone(), require_key))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(state.clone(), require_key))
+        .layer(from_fn_with_state(state.clone(), count))
         .layer(from_fn_with_state(state.clone(), hide_errors));
     if let Some(cors) = cors(&options.cors) {
         router = router.layer(cors);

@@ -49,7 +49,9 @@ pub(crate) async fn chat(
     };
     let shape =
         Shape { logprobs: logprobs.is_some(), timing: Timing::from(&headers), usage: request.stream_options.into() };
-    let answers = state.lifecycle().unless_cancelled(async { Ok(state.runtime().chat(call).await?) }).await?;
+    let started = async { Ok(state.runtime().chat(call).await?) };
+    let answers =
+        state.lifecycle().unless_cancelled(started).await.map_err(|error| error.renamed("prompt", "messages"))?;
     let model = request.model.unwrap_or_else(|| answers[0].model().to_owned());
     let identity = Identity::new("chatcmpl", &model);
     if request.stream.unwrap_or(false) {

@@ -2,23 +2,30 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use ingle_api::openai::{Model, ModelList};
-use ingle_runtime::catalog::ModelEntry;
+use ingle_runtime::catalog::{ModelEntry, ModelState};
 
 use crate::error::ApiError;
 use crate::state::ServerState;
 
 /// `GET /v1/models`
 pub(crate) async fn list(State(state): State<ServerState>) -> Json<ModelList> {
-    Json(ModelList::new(state.runtime().models().iter().map(model).collect()))
+    Json(ModelList::new(served(&state).iter().map(model).collect()))
 }
 
 /// `GET /v1/models/{id}`; the id may hold slashes.
 pub(crate) async fn get(State(state): State<ServerState>, Path(id): Path<String>) -> Result<Json<Model>, ApiError> {
-    let models = state.runtime().models();
+    let models = served(&state);
     let found = models.iter().find(|entry| entry.name == id);
     let missing =
         || ApiError::model_not_found(format!("model {id:?} does not exist; GET /v1/models lists the models there are"));
     found.map(|entry| Json(model(entry))).ok_or_else(missing)
+}
+
+/// The models that requests may name.
+fn served(state: &ServerState) -> Vec<ModelEntry> {
+    let mut models = state.runtime().models();
+    models.retain(|entry| entry.state != ModelState::Disabled);
+    models
 }
 
 fn model(entry: &ModelEntry) -> Model {

@@ -108,7 +108,7 @@ fn overrides(fields: &SamplingFields) -> Result<SamplingOverrides, ApiError> {
         dry_allowed_length: unsigned("dry_allowed_length", fields.dry_allowed_length)?,
         dry_penalty_last_n: window("dry_penalty_last_n", fields.dry_penalty_last_n)?,
         dry_sequence_breakers: fields.dry_sequence_breakers.clone(),
-        mirostat: unsigned("mirostat", fields.mirostat)?,
+        mirostat: mirostat(fields.mirostat)?,
         mirostat_tau: fields.mirostat_tau,
         mirostat_eta: fields.mirostat_eta,
         repeat_penalty: fields.repeat_penalty,
@@ -124,7 +124,15 @@ fn overrides(fields: &SamplingFields) -> Result<SamplingOverrides, ApiError> {
 }
 
 fn unsigned<T: TryFrom<i64>>(param: &'static str, value: Option<i64>) -> Result<Option<T>, ApiError> {
-    value.map(|value| T::try_from(value).map_err(|_| out_of_range(param, value, "0 or more, and smaller"))).transpose()
+    let permitted = |value: i64| if value < 0 { "0 or more" } else { "smaller" };
+    value.map(|value| T::try_from(value).map_err(|_| out_of_range(param, value, permitted(value)))).transpose()
+}
+
+fn mirostat(version: Option<i64>) -> Result<Option<u32>, ApiError> {
+    match version {
+        Some(version) if !(0..=2).contains(&version) => Err(out_of_range("mirostat", version, "0 (off), 1 or 2")),
+        other => unsigned("mirostat", other),
+    }
 }
 
 fn window(param: &'static str, value: Option<i64>) -> Result<Option<TokenWindow>, ApiError> {
