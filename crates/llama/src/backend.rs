@@ -10,11 +10,11 @@ use ingle_gguf::ModelInfo;
 
 use crate::decoder::LlamaDecoder;
 use crate::fault::FaultDomain;
+use crate::header;
 use crate::model::{Model, load_error};
 use crate::plan::{Plan, Room};
 use crate::process::{self, GpuDevice};
 use crate::tokenizer::LlamaTokenizer;
-use crate::header;
 
 /// Requests that may wait unless the options say otherwise.
 const DEFAULT_MAX_WAITING: usize = 256;

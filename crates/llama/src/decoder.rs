@@ -11,10 +11,10 @@ use ingle_engine::{
 
 use crate::fault::FaultDomain;
 use crate::ffi::{self, guarded, sys};
+use crate::log;
 use crate::model::{Model, load_error, option_error, or_unknown};
 use crate::plan::{Plan, ggml_type, n_window_cells};
 use crate::pool::ThreadPool;
-use crate::log;
 
 /// llama.cpp's result for a cache without a place for the batch.
 const NO_ROOM: i32 = 1;
@@ -122,7 +122,16 @@ impl LlamaDecoder {
         let limits = limits(model, options, plan, &context);
         let batch = Batch::new(limits.n_batch);
         let model = Arc::clone(model);
-        Ok(Self { context, limits, batch, has_row: Vec::new(), lengths: Vec::new(), pool, faults: faults.clone(), _model: model })
+        Ok(Self {
+            context,
+            limits,
+            batch,
+            has_row: Vec::new(),
+            lengths: Vec::new(),
+            pool,
+            faults: faults.clone(),
+            _model: model,
+        })
     }
 
     /// Computes one token and looks at the result: fuzzed weights load without complaint.
@@ -369,9 +378,7 @@ fn limits(model: &Model, options: &LoadOptions, plan: &Plan, context: &Context) 
             _ if model.has_recurrent_state() => PrefixSharing::TakeOverWhole,
             // Shared cells are never given up, not even behind the window: without a cell for every token they could
             // fill the cache of the sliding-window layers.
-            Some(window) if n_window_cells(window, n_cells, plan.n_seqs, n_batch) < n_cells => {
-                PrefixSharing::TakeOver
-            }
+            Some(window) if n_window_cells(window, n_cells, plan.n_seqs, n_batch) < n_cells => PrefixSharing::TakeOver,
             Some(_) | None => PrefixSharing::Copy,
         },
         sliding_window: window,

@@ -217,3 +217,78 @@ pub(crate) fn ggml_type(cache_type: CacheType) -> GgmlType {
         CacheType::Iq4Nl => GgmlType::IQ4_NL,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ingle_gguf::{Header, writer};
+
+    use super::*;
+
+    /// A tiny model with its numbers changed.
+    fn info(change: impl FnOnce(&mut ModelInfo)) -> ModelInfo {
+        let bytes = writer::tiny_llama().bytes();
+        let mut info = Header::from_bytes(&bytes, bytes.len() as u64).unwrap().validate().unwrap();
+        info.n_ctx_train = 4096;
+        change(&mut info);
+        info
+    }
+
+    fn plan(options: LoadOptions, info: &ModelInfo) -> Plan {
+        Plan::new(&options, info, Room::unlimited()).unwrap()
+    }
+
+    #[test]
+    fn sizes_are_chosen_where_options_leave_them_open() {
+        let defaults = plan(LoadOptions::default(), &info(|_| {}));
+        assert_eq!((defaults.n_cells, defaults.n_sequence_tokens), (8192, 4096));
+        assert_eq!((defaults.n_slots, defaults.n_seqs, defaults.n_batch), (8, 24, 512));
+        let long = plan(LoadOptions::default(), &info(|info| info.n_ctx_train = 131_072));
+        assert_eq!((long.n_cells, long.n_sequence_tokens), (16_384, 16_384));
+        let small = LoadOptions { context_size: Some(300), parallel: Some(64), ..LoadOptions::default() };
+        let small = plan(small, &info(|_| {}));
+        assert_eq!((small.n_cells, small.n_sequence_tokens, small.n_batch, small.n_seqs), (300, 300, 512, 128));
+        let stretched = LoadOptions { context_size: Some(8192), rope_freq_scale: Some(0.5), ..LoadOptions::default() };
+        assert_eq!(plan(stretched, &info(|_| {})).n_sequence_tokens, 8192);
+    }
+
+    #[test]
+    fn sequences_are_added_until_window_caches_are_whole() {
+        let windowed = info(|info| info.sliding_window = Some(512));
+        let options = LoadOptions { context_size: Some(16_384), ..LoadOptions::default() };
+        let added = plan(options.clone(), &windowed);
+        assert_eq!(added.n_seqs, 31);
+        assert_eq!(n_window_cells(512, 16_384, added.n_seqs, added.n_batch), 16_384);
+        let full = LoadOptions { swa_full: true, ..options.clone() };
+        assert_eq!(plan(full, &windowed).n_seqs, 24);
+        let narrow = info(|info| info.sliding_window = Some(128));
+        assert_eq!(plan(options, &narrow).n_seqs, 24, "too many would be needed");
+    }
+
+    #[test]
+    fn a_default_context_shrinks_to_the_memory_there_is() {
+        let info = info(|_| {});
+        let all = plan(LoadOptions::default(), &info);
+        let room = Room { n_cores: 3, main_bytes: Some(all.memory.total_bytes() - 1), gpu_bytes: 0 };
+        let shrunk = Plan::new(&LoadOptions::default(), &info, room).unwrap();
+        assert_eq!((shrunk.n_cells, shrunk.n_threads), (4096, 3));
+        let fixed = LoadOptions { context_size: Some(8192), ..LoadOptions::default() };
+        assert_eq!(Plan::new(&fixed, &info, room).unwrap().n_cells, 8192, "what was asked for is tried");
+    }
+
+    #[test]
+    fn layers_go_to_the_gpu_as_far_as_they_fit() {
+        let info = info(|_| {});
+        let needed = plan(LoadOptions::default(), &info).memory;
+        let layers = |gpu_bytes: u64, gpu_layers: GpuLayers| {
+            let options = LoadOptions { gpu_layers, ..LoadOptions::default() };
+            let room = Room { n_cores: 1, main_bytes: None, gpu_bytes };
+            Plan::new(&options, &info, room).unwrap().n_gpu_layers
+        };
+        assert_eq!(layers(0, GpuLayers::Auto), 0);
+        assert_eq!(layers(needed.total_bytes(), GpuLayers::Auto), 3);
+        let one = needed.compute_bytes + info.layer_bytes[1] + needed.cache_bytes / 2;
+        assert_eq!(layers(one, GpuLayers::Auto), 1);
+        assert_eq!(layers(one - 1, GpuLayers::Auto), 0);
+        assert_eq!(layers(0, GpuLayers::Count(99)), 3);
+    }
+}

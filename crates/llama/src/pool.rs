@@ -64,7 +64,11 @@ impl ThreadPool {
     }
 
     /// A graph of one custom operation that is run by all threads.
-    fn compute_custom(&mut self, context: NonNull<sys::ggml_context>, job: &(dyn Fn(usize) + Sync)) -> sys::ggml_status {
+    fn compute_custom(
+        &mut self,
+        context: NonNull<sys::ggml_context>,
+        job: &(dyn Fn(usize) + Sync),
+    ) -> sys::ggml_status {
         let context = context.as_ptr();
         let data = (&raw const job).cast_mut().cast();
         // SAFETY: the context has room for two small tensors and a graph; `job` outlives the computation, and

@@ -124,7 +124,7 @@ fn piece_into(vocab: *const sys::llama_vocab, token: i32, piece: &mut [u8]) -> R
 }
 
 fn has(attributes: u32, attribute: sys::llama_token_attr) -> bool {
-    attributes & attribute as u32 != 0
+    attributes & attribute != 0
 }
 
 fn kind(attributes: u32) -> TokenKind {

@@ -5,8 +5,9 @@
 
 mod common;
 
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 
 use ingle_engine::{
     BatchToken, CacheRefused, DecodeError, Decoder, DecoderLimits, EngineError, Health, SeqId, TextModel,
@@ -104,6 +105,27 @@ fn check_death(model: &TextModel, fuse: &AtomicU8, how: u8) {
     assert!(matches!(model.submit(greedy(vec![1], 1)).map(drop), Err(EngineError::Died { .. })));
 }
 
+/// Waits until the threads whose names begin so sleep for good instead of spinning at a barrier.
+fn check_buried(names: [&str; 2]) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // A spinning thread is never seen asleep a thousand times in a row.
+    let mut n_asleep = 0;
+    while n_asleep < 1000 {
+        assert!(Instant::now() < deadline, "threads of a dead engine still burn their cores");
+        n_asleep = if states(names).iter().all(|state| *state == 'S') { n_asleep + 1 } else { 0 };
+        std::thread::yield_now();
+    }
+}
+
+/// State letters of these threads, as the kernel reports them.
+fn states(names: [&str; 2]) -> Vec<char> {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("Linux lists threads");
+    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
+    let is_named = |stat: &String| names.iter().any(|name| stat.contains(&format!("({name}")));
+    let state = |stat: String| stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    stats.filter(is_named).filter_map(state).collect()
+}
+
 #[test]
 fn an_abort_costs_one_engine() {
     let Some(survivor) = load(SMOLLM, "survivor") else { return };
@@ -115,6 +137,7 @@ fn an_abort_costs_one_engine() {
         assert_eq!(answer(&model, greedy(prompt.clone(), 8)).unwrap().tokens, before.tokens);
         check_death(&model, &fuse, how);
         drop(model);
+        check_buried([&format!("engine {name}"), &format!("load {name}")]);
         let after = answer(&survivor, greedy(prompt.clone(), 8)).unwrap();
         assert_eq!(after.tokens, before.tokens, "the other engine goes on after {name}");
     }
