@@ -54,7 +54,7 @@ start_server() {
 # is found in the cache. Prints prefill and decode tokens/s.
 measure() {
     local prompt="$1:" i
-    for ((i = 0; i < 250; i++)); do prompt+=" $(((i * 7919 + $1 * 104729) % 97))"; done
+    for ((i = 0; i < 175; i++)); do prompt+=" $(((i * 7919 + $1 * 104729) % 97))"; done
     curl -fsS "http://$address/v1/completions" -H 'Content-Type: application/json' -H 'Extra-Usage: true' -d "{
         \"model\": \"$model\", \"prompt\": \"$prompt\", \"max_tokens\": 128, \"temperature\": 0, \"ignore_eos\": true
     }" >"$work/answer"
