@@ -12,7 +12,7 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use ingle::{GpuLayers, LoadDefaults};
 
-use values::{gpu_layers, number_or_default};
+use values::{OrDefault, gpu_layers, number_or_default};
 
 /// Runs AI models inside one process, behind LocalAI's and OpenAI's HTTP surface.
 ///
@@ -80,27 +80,20 @@ pub(crate) struct LogArgs {
 /// How important a log line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogLevel {
-    /// Something is broken
     Error,
-    /// Something should be looked at
     Warn,
-    /// What happens
     Info,
-    /// Why it happens
     Debug,
-    /// Everything
     Trace,
 }
 
 /// Form of the log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
-    /// For people
     Text,
-    /// LocalAI's word for text
+    // LocalAI's word for text.
     #[value(hide = true)]
     Default,
-    /// One JSON object a line
     Json,
 }
 
@@ -121,13 +114,13 @@ pub(crate) struct FolderArgs {
 pub(crate) struct LoadArgs {
     /// Tokens of context [default: the model's, within memory]
     #[arg(long, env = "LOCALAI_CONTEXT_SIZE", value_name = "TOKENS", value_parser = number_or_default)]
-    pub(crate) context_size: Option<Option<usize>>,
+    pub(crate) context_size: Option<OrDefault>,
     /// Threads that compute [default: the cores this process may use]
     #[arg(long, env = "LOCALAI_THREADS", value_name = "COUNT", value_parser = number_or_default)]
-    pub(crate) threads: Option<Option<usize>>,
+    pub(crate) threads: Option<OrDefault>,
     /// Requests that one model answers at the same time
     #[arg(long, env = "LLAMACPP_PARALLEL", value_name = "COUNT", value_parser = number_or_default)]
-    pub(crate) parallel: Option<Option<usize>>,
+    pub(crate) parallel: Option<OrDefault>,
     /// Layers on the GPU, a number or `auto`; 0 keeps models on the CPU [default: auto, as many as fit]
     #[arg(long, env = "LOCALAI_GPU_LAYERS", value_name = "COUNT", value_parser = gpu_layers)]
     pub(crate) gpu_layers: Option<GpuLayers>,
@@ -140,9 +133,9 @@ impl LoadArgs {
     /// In the runtime's words.
     pub(crate) fn defaults(&self) -> LoadDefaults {
         LoadDefaults {
-            context_size: self.context_size.flatten(),
-            threads: self.threads.flatten(),
-            parallel: self.parallel.flatten(),
+            context_size: self.context_size.and_then(|number| number.0),
+            threads: self.threads.and_then(|number| number.0),
+            parallel: self.parallel.and_then(|number| number.0),
             max_waiting: self.max_waiting,
             gpu_layers: self.gpu_layers,
         }

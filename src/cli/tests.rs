@@ -2,7 +2,7 @@ use std::ffi::OsString;
 
 use clap::CommandFactory;
 
-use super::values::{gpu_layers, number_or_default};
+use super::values::{OrDefault, gpu_layers, number_or_default};
 use super::{Cli, environment, with_default_command};
 use ingle::GpuLayers;
 
@@ -69,8 +69,8 @@ fn every_flag_of_run_has_a_variable() {
 
 #[test]
 fn numbers() {
-    assert_eq!(number_or_default("0"), Ok(None));
-    assert_eq!(number_or_default(" 8 "), Ok(Some(8)));
+    assert_eq!(number_or_default("0"), Ok(OrDefault(None)));
+    assert_eq!(number_or_default(" 8 "), Ok(OrDefault(Some(8))));
     for bad in ["-1", "x", "", "1.5", "99999999999999999999999"] {
         assert!(number_or_default(bad).is_err(), "{bad}");
         assert!(gpu_layers(bad).is_err(), "{bad}");

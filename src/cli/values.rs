@@ -2,10 +2,14 @@
 
 use ingle::GpuLayers;
 
+/// A number, or the default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OrDefault(pub(super) Option<usize>);
+
 /// A number; 0 means the default, as in LocalAI.
-pub(super) fn number_or_default(text: &str) -> Result<Option<usize>, String> {
+pub(super) fn number_or_default(text: &str) -> Result<OrDefault, String> {
     let number: usize = text.trim().parse().map_err(|_| "use a whole number, or 0 for the default".to_owned())?;
-    Ok((number > 0).then_some(number))
+    Ok(OrDefault((number > 0).then_some(number)))
 }
 
 /// `auto`, or how many.

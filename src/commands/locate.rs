@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use ingle::catalog::{
     Catalog, CatalogError, CatalogOptions, FetchPolicy, FetchSettings, Fetcher, Installer, LocalFiles, ModelState,
     PipUse, Progress,
@@ -36,17 +36,30 @@ pub(super) fn locate(
 ) -> anyhow::Result<String> {
     // What looks like an address or an existing file is never a name.
     let is_place = what.contains("://") || Path::new(what).is_file();
-    let unknown = match catalog.get(what) {
-        Ok(entry) if !matches!(entry.state, ModelState::MissingFile(_)) => return Ok(entry.name),
-        Ok(entry) => entry.weights().expect_err("its file is missing; this is a bug"),
-        Err(error @ CatalogError::NotFound { .. }) => error,
-        Err(error) if is_place => error,
-        Err(error) => return Err(error.into()),
-    };
-    let installer = installer(catalog.models_path())?;
-    match installer.install(what, policy, progress) {
+    let here = catalog.get(what);
+    match &here {
+        Ok(entry) if !matches!(entry.state, ModelState::MissingFile(_)) => return Ok(entry.name.clone()),
+        Ok(_) | Err(CatalogError::NotFound { .. }) => {}
+        Err(_) if is_place => {}
+        Err(_) => return Ok(here?.name),
+    }
+    match installer(catalog.models_path())?.install(what, policy, progress) {
         Ok(installed) => Ok(installed.name),
-        Err(error @ CatalogError::UnknownInstall { .. }) => Err(anyhow::Error::new(error).context(unknown)),
+        Err(CatalogError::UnknownInstall { known, .. }) => match here {
+            Err(CatalogError::NotFound { known: names, .. }) => Err(unknown(catalog, what, &names, &known)),
+            // Its file is missing and nobody offers it.
+            here => Ok(here?.weights().map(|_| what.to_owned())?),
+        },
         Err(error) => Err(error).with_context(|| format!("model {what:?} could not be installed")),
     }
+}
+
+fn unknown(catalog: &Catalog, what: &str, names: &[String], gallery: &[String]) -> anyhow::Error {
+    let list = |names: &[String]| if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+    anyhow!(
+        "there is no model {what:?}: the folder {} has {}; the gallery has {}; and it is no URI and no file",
+        catalog.models_path().display(),
+        list(names),
+        list(gallery)
+    )
 }

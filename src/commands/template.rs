@@ -24,12 +24,12 @@ pub(crate) fn run(command: TemplateCommand) -> anyhow::Result<()> {
 
 /// The prompt of one conversation, byte for byte: no newline is added.
 fn render_one(args: &RenderArgs) -> anyhow::Result<String> {
-    let mut row = read_messages(args.input.as_deref())?;
     let source = match (&args.template, &args.model) {
         (Some(path), _) => TemplateSource { template: read_text(path)?, bos_token: None, eos_token: None },
         (None, Some(model)) => TemplateSource::of_model(model, args)?,
         (None, None) => bail!("name a template with --template, or a model with --model"),
     };
+    let mut row = read_messages(args.input.as_deref())?;
     row.insert("template".to_owned(), source.template.into());
     let mut add = |key: &str, value: Option<Value>| {
         if let (Some(value), false) = (value, row.contains_key(key)) {
@@ -39,14 +39,9 @@ fn render_one(args: &RenderArgs) -> anyhow::Result<String> {
     add("bos_token", source.bos_token.map(Value::from));
     add("eos_token", source.eos_token.map(Value::from));
     add("add_generation_prompt", Some(Value::Bool(!args.no_generation_prompt)));
-    add("now", Some(Value::from(now())));
+    // The server tells templates the local time too.
+    add("now", Some(Value::from(chrono::Local::now().format("%Y-%m-%dT%H:%M:%S").to_string())));
     Ok(render_row(&Value::Object(row))?)
-}
-
-/// Seconds since 1970.
-fn now() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
 }
 
 /// One row a line in, one answer a line out; a row that fails does not end the others.

@@ -1,0 +1,9 @@
+//! The real program and the library with a small real model: one binary, a module an area.
+//!
+//! Parts that need a model say so and are passed over where the test models are not installed (`make test` does that).
+#![forbid(unsafe_code)]
+
+mod cli;
+mod library;
+mod serve;
+mod support;
