@@ -29,9 +29,11 @@ fn no_command_means_run() {
     ];
     let command = Cli::command();
     for (given, expected) in cases {
-        let whole = |words: &[&str]| std::iter::once("local-ai").chain(words.iter().copied()).map(OsString::from);
-        let found = with_default_command(&command, whole(given).collect());
-        assert_eq!(found, whole(expected).collect::<Vec<_>>(), "{given:?}");
+        let whole = |words: &[&str]| -> Vec<OsString> {
+            std::iter::once("local-ai").chain(words.iter().copied()).map(OsString::from).collect()
+        };
+        let found = with_default_command(&command, whole(given));
+        assert_eq!(found, whole(expected), "{given:?}");
     }
 }
 
