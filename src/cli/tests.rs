@@ -48,7 +48,8 @@ fn variable_of(flag: &str, environment: &[(&str, &str)]) -> Option<String> {
 
 #[test]
 fn older_variables_are_read_where_the_newer_are_not_set() {
-    let cases: [(&[(&str, &str)], Option<&str>); 5] = [
+    type Variables<'a> = &'a [(&'a str, &'a str)];
+    let cases: [(Variables<'_>, Option<&str>); 5] = [
         (&[], Some("LOCALAI_THREADS")),
         (&[("THREADS", "4")], Some("THREADS")),
         (&[("THREADS", "4"), ("LOCALAI_THREADS", "2")], Some("LOCALAI_THREADS")),
