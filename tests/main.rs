@@ -3,7 +3,10 @@
 //! Parts that need a model say so and are passed over where the test models are not installed (`make test` does that).
 #![forbid(unsafe_code)]
 
+mod cached;
 mod cli;
+mod damaged;
+mod http;
 mod library;
 mod serve;
 mod support;

@@ -11,7 +11,15 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The chat model of the tests, when it is installed.
 pub(crate) fn chat_model() -> Option<PathBuf> {
-    let name = "SmolLM2-135M-Instruct.Q4_1.gguf";
+    test_model("SmolLM2-135M-Instruct.Q4_1.gguf")
+}
+
+/// A base model with a sliding window of 512 tokens, when it is installed.
+pub(crate) fn windowed_model() -> Option<PathBuf> {
+    test_model("gemma-3-270m-q4_k_m.gguf")
+}
+
+fn test_model(name: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("INGLE_TEST_MODELS").map(PathBuf::from);
     let cache = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/ingle/test-models"));
     let path = folder.or_else(cache)?.join(name);

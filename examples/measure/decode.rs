@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use ingle_engine::{BatchToken, Decoder, LoadOptions};
-use ingle_llama::RawModel;
+use ingle_llama::LlamaBackend;
 
 use crate::common::{Random, Target, quantile};
 
@@ -35,8 +35,7 @@ pub fn run(runtime: &tokio::runtime::Runtime, target: &Target, options: Options)
         context_size: Some(options.context_size),
         ..LoadOptions::default()
     };
-    let raw = RawModel::load(&load)?;
-    let mut decoder = raw.decoder(&load)?;
+    let mut decoder = LlamaBackend.load_model(&load, &ingle_runtime::hardware::detect())?.decoder;
     runtime.block_on(target.warm_up())?;
     raw_tokens_per_sec(&mut decoder, options.tokens)?;
     let mut ratios = Vec::new();

@@ -64,7 +64,9 @@ async fn client(
             Ok(answer) if answer.usage.as_ref().is_some_and(|usage| usage.completion_tokens == n_answer as u64) => {
                 "200 complete".to_owned()
             }
-            Ok(answer) => format!("200 with {:?} of {n_answer} tokens", answer.usage.map(|usage| usage.completion_tokens)),
+            Ok(answer) => {
+                format!("200 with {:?} of {n_answer} tokens", answer.usage.map(|usage| usage.completion_tokens))
+            }
             Err(ClientError::Api { status: 503, retry_after_secs: Some(secs), .. }) => {
                 tokio::time::sleep(Duration::from_secs(secs)).await;
                 "503 with Retry-After".to_owned()

@@ -26,6 +26,19 @@ pub enum EngineError {
         /// Most tokens one request may use, prompt and answer together.
         context_tokens: usize,
     },
+    /// The text cannot fit whatever its tokens are, so they were not counted.
+    #[error(
+        "the prompt has {prompt_bytes} bytes, which are more than {least_tokens} tokens, and the context of this model \
+         holds {context_tokens}; shorten the prompt or raise context_size"
+    )]
+    PromptTooLarge {
+        /// Bytes of text.
+        prompt_bytes: usize,
+        /// Fewer tokens are impossible.
+        least_tokens: usize,
+        /// Most tokens one request may use, prompt and answer together.
+        context_tokens: usize,
+    },
     /// A prompt without a single token.
     #[error("the prompt is empty; send at least one token")]
     EmptyPrompt,

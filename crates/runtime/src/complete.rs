@@ -51,12 +51,15 @@ impl Runtime {
 
 /// Tokens of a prompt; refuses text that cannot fit before spending time on it.
 pub(crate) fn tokenize_prompt(model: &TextModel, segments: &[Segment]) -> Result<Vec<TokenId>, EngineError> {
+    /// Text up to here is always counted exactly; it takes a fraction of a second.
+    const ALWAYS_COUNTED: usize = 4 << 20;
     /// No common vocabulary has longer entries, but for runs of blanks.
     const MOST_BYTES_PER_TOKEN: usize = 128;
     let context_tokens = model.limits().n_sequence_tokens;
-    let least_tokens = segments.iter().map(|segment| segment.text.len()).sum::<usize>() / MOST_BYTES_PER_TOKEN;
-    if least_tokens >= context_tokens {
-        return Err(EngineError::ContextLengthExceeded { prompt_tokens: least_tokens, context_tokens });
+    let prompt_bytes = segments.iter().map(|segment| segment.text.len()).sum::<usize>();
+    let least_tokens = prompt_bytes / MOST_BYTES_PER_TOKEN;
+    if prompt_bytes > ALWAYS_COUNTED && least_tokens >= context_tokens {
+        return Err(EngineError::PromptTooLarge { prompt_bytes, least_tokens, context_tokens });
     }
     model.tokenizer().tokenize(segments, Surround::AsModelWants)
 }

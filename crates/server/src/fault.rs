@@ -66,7 +66,7 @@ fn of_engine(error: EngineError, message: String) -> ApiError {
         EngineError::Overloaded { retry_after_secs, .. } => {
             ApiError::unavailable("overloaded", message, retry_after_secs)
         }
-        EngineError::ContextLengthExceeded { .. } => {
+        EngineError::ContextLengthExceeded { .. } | EngineError::PromptTooLarge { .. } => {
             ApiError { param: Some("prompt".into()), ..ApiError::bad_request("context_length_exceeded", message) }
         }
         EngineError::EmptyPrompt | EngineError::Tokenize { .. } | EngineError::TokenOutOfRange { .. } => {

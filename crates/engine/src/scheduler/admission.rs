@@ -44,7 +44,7 @@ impl Scheduler {
         while idx < self.waiting.len() && self.running.len() < self.config.n_slots {
             let waiting = &self.waiting[idx];
             let prefix = match waiting.reuse {
-                Reuse::Allowed => self.match_prefix(&waiting.submission.prompt, first_held),
+                Reuse::Allowed => self.match_prefix(&waiting.submission, first_held),
                 Reuse::Never => PrefixMatch::NONE,
             };
             if prefix.awaited_len >= prefix.len + MIN_AWAITED {
@@ -66,10 +66,13 @@ impl Scheduler {
     }
 
     /// The longest prefix that is really held, and the longest one that soon will be.
-    fn match_prefix(&self, prompt: &[TokenId], first_held: &dyn Fn(SeqId) -> usize) -> PrefixMatch {
+    fn match_prefix(&self, submission: &Submission, first_held: &dyn Fn(SeqId) -> usize) -> PrefixMatch {
         let mut best = PrefixMatch::NONE;
         // The last prompt token is always computed: its logits are needed.
-        let reusable = &prompt[..prompt.len() - 1];
+        let reusable = &submission.prompt[..submission.prompt.len() - 1];
+        let step = submission.prefix_step.max(1);
+        let common_len = |tokens: &[TokenId]| common_len(reusable, tokens);
+        let whole_steps = |len: usize| len / step * step;
         let mut offer = |source, seq, len: usize, held_len: usize| {
             let whole_only = self.config.limits.sharing == PrefixSharing::TakeOverWhole;
             let window_held = self.window_is_held(len, || first_held(seq));
@@ -78,7 +81,7 @@ impl Scheduler {
             }
         };
         for (idx, cached) in self.cached.iter().enumerate() {
-            let len = common_len(reusable, &cached.tokens);
+            let len = whole_steps(common_len(&cached.tokens));
             offer(Source::Cached(idx), cached.seq, len, cached.tokens.len());
         }
         if self.config.limits.sharing != PrefixSharing::Copy {
@@ -86,8 +89,8 @@ impl Scheduler {
         }
         let mut awaited_len = 0;
         for (idx, running) in self.running.iter().enumerate() {
-            let len = common_len(reusable, &running.tokens);
-            offer(Source::Running(idx), running.seq, len.min(running.shareable_len()), running.computed_len());
+            let len = whole_steps(common_len(&running.tokens));
+            offer(Source::Running(idx), running.seq, whole_steps(len.min(running.shareable_len())), running.computed_len());
             // Only what is still being computed can be waited for: behind a shift nothing becomes shareable any more.
             if running.computed_len() < len && running.clean_len >= len {
                 awaited_len = awaited_len.max(len);
@@ -133,6 +136,7 @@ impl Scheduler {
             reserved_len,
             overflow: submission.overflow,
             resting: false,
+            prefix_step: submission.prefix_step,
             n_generated: 0,
             max_tokens: submission.max_tokens,
         });

@@ -49,6 +49,9 @@ pub struct Submission {
     pub max_tokens: Option<usize>,
     /// What happens at the end of the context.
     pub overflow: ContextOverflow,
+    /// A reused prefix is a multiple of this long; 1 reuses whatever is there. With the size of a batch, the rest of
+    /// the prompt is computed in the same pieces as without a cache, so that a seeded answer can be made again.
+    pub prefix_step: usize,
 }
 
 /// A request in the queue.
@@ -110,6 +113,7 @@ struct Running {
     clean_len: usize,
     /// The reader is slow: no further token for now.
     resting: bool,
+    prefix_step: usize,
     /// Tokens sampled so far.
     n_generated: usize,
     /// Most tokens to sample.
@@ -299,6 +303,7 @@ impl Scheduler {
             prompt: std::mem::take(&mut lost.tokens),
             max_tokens: lost.max_tokens,
             overflow: lost.overflow,
+            prefix_step: lost.prefix_step,
         };
         self.release_running(lost);
         self.waiting.push_front(Waiting { submission, reuse: Reuse::Never });

@@ -66,7 +66,8 @@ impl World {
         let overflow = if shifts { ContextOverflow::Shift { keep: 4 } } else { ContextOverflow::Stop };
         let id = self.next_id;
         self.next_id += 1;
-        let submission = Submission { id, prompt: prompt.clone(), max_tokens, overflow };
+        let prefix_step = if self.random.below(5) == 0 { 32 } else { 1 };
+        let submission = Submission { id, prompt: prompt.clone(), max_tokens, overflow, prefix_step };
         if self.scheduler.admit(submission).is_ok() {
             self.open.insert(id, Expected { prompt, generated: Vec::new(), shifts });
         }

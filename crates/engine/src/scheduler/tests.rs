@@ -21,7 +21,7 @@ impl Bench {
     }
 
     fn admit(&mut self, id: RequestId, prompt: Vec<TokenId>, max_tokens: Option<usize>) {
-        let submission = Submission { id, prompt, max_tokens, overflow: ContextOverflow::Stop };
+        let submission = Submission { id, prompt, max_tokens, overflow: ContextOverflow::Stop, prefix_step: 1 };
         self.scheduler.admit(submission).expect("the queue has room");
     }
 
@@ -85,7 +85,7 @@ fn prompts_that_cannot_work_are_refused() {
 fn a_full_queue_refuses() {
     let mut bench = Bench::new(limits(), 1);
     (0..16).for_each(|id| bench.admit(id, vec![1, 2], None));
-    let one_more = Submission { id: 16, prompt: vec![1], max_tokens: None, overflow: ContextOverflow::Stop };
+    let one_more = Submission { id: 16, prompt: vec![1], max_tokens: None, overflow: ContextOverflow::Stop, prefix_step: 1 };
     assert!(matches!(bench.scheduler.admit(one_more), Err(EngineError::Overloaded { waiting: 16, limit: 16, .. })));
 }
 
@@ -99,6 +99,26 @@ fn a_finished_prefix_is_reused() {
     bench.finish(1);
     assert_eq!(bench.started, [(0, 0), (1, 100)]);
     assert_eq!(bench.n_computed, 120);
+}
+
+#[test]
+fn a_prefix_is_reused_in_whole_steps_where_that_is_asked_for() {
+    let mut bench = Bench::new(limits(), 2);
+    bench.admit(0, prompt(1, 2), Some(4));
+    bench.finish(0);
+    bench.started.clear();
+    let submission = |id, prefix_step| Submission {
+        id,
+        prompt: prompt(1, 3),
+        max_tokens: Some(1),
+        overflow: ContextOverflow::Stop,
+        prefix_step,
+    };
+    for (id, prefix_step, reused) in [(1, 64, 64), (2, 128, 0), (3, 1, 109)] {
+        bench.scheduler.admit(submission(id, prefix_step)).unwrap();
+        bench.finish(id);
+        assert_eq!(bench.started.pop(), Some((id, reused)), "steps of {prefix_step}");
+    }
 }
 
 #[test]
@@ -208,7 +228,7 @@ fn a_long_prompt_leaves_room_for_answers_and_for_short_prompts() {
 fn a_shift_makes_room_and_spoils_the_prefix_behind_it() {
     let mut bench = Bench::new(DecoderLimits { n_cells: 64, n_sequence_tokens: 64, ..limits() }, 2);
     let overflow = ContextOverflow::Shift { keep: 4 };
-    bench.scheduler.admit(Submission { id: 0, prompt: vec![1; 50], max_tokens: Some(100), overflow }).unwrap();
+    bench.scheduler.admit(Submission { id: 0, prompt: vec![1; 50], max_tokens: Some(100), overflow, prefix_step: 1 }).unwrap();
     bench.finish(0);
     let occupancy = bench.scheduler.occupancy();
     assert_eq!((occupancy.cells_cached, occupancy.cached_sequences), (4, 1), "only the kept start is clean");

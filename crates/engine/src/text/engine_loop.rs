@@ -104,6 +104,7 @@ impl<D: Decoder> EngineLoop<D> {
                 prompt: request.prompt,
                 max_tokens: request.max_tokens,
                 overflow: request.overflow.unwrap_or(self.overflow),
+                prefix_step: if request.sampling.seed.is_some() { self.decoder.limits().n_batch } else { 1 },
             };
             let live = Live { channel, sampler, end_of_generation: request.end_of_generation, started: None };
             self.live.insert(id, live);

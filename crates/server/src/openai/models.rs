@@ -14,11 +14,12 @@ pub(crate) async fn list(State(state): State<ServerState>) -> Json<ModelList> {
 
 /// `GET /v1/models/{id}`; the id may hold slashes.
 pub(crate) async fn get(State(state): State<ServerState>, Path(id): Path<String>) -> Result<Json<Model>, ApiError> {
-    let models = served(&state);
-    let found = models.iter().find(|entry| entry.name == id);
     let missing =
         || ApiError::model_not_found(format!("model {id:?} does not exist; GET /v1/models lists the models there are"));
-    found.map(|entry| Json(model(entry))).ok_or_else(missing)
+    // As requests do, so that whatever name a request may use is found here too.
+    let found = state.runtime().catalog().get(&id).ok().filter(|entry| entry.state != ModelState::Disabled);
+    let entry = found.ok_or_else(missing)?;
+    Ok(Json(Model { id, ..model(&entry) }))
 }
 
 /// The models that requests may name.
