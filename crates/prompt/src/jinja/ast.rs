@@ -137,8 +137,13 @@ pub(crate) enum Stmt {
     SetBlock(Target, Option<Expr>, Vec<Stmt>),
     FilterBlock(Expr, Vec<Stmt>),
     With(Vec<(Target, Expr)>, Vec<Stmt>),
-    /// A body with its own scope: `{% block %}`.
+    /// A body with its own scope: `{% generation %}`.
     Scoped(Vec<Stmt>),
+    Autoescape(Expr, Vec<Stmt>),
+    /// `{% block name %}`: printed where it stands, and again by `self.name()`.
+    Block(Arc<MacroDef>),
+    /// First of a template that reads `self`: its blocks.
+    DefineSelf(Vec<Arc<MacroDef>>),
     Macro(Arc<MacroDef>),
     /// `{% call(params) target(args) %}`
     CallBlock(Arc<MacroDef>, Expr),

@@ -4,14 +4,14 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::ast::{CallArgs, CompareOp, Expr, SliceExpr, UnaryOp};
+use super::ast::{CallArgs, CompareOp, Expr, MacroDef, SliceExpr, UnaryOp};
 use super::budget::{Budget, MAX_RANGE};
 use super::format::braces;
 use super::interp::Interp;
 use super::methods::{self, Args, Lookup};
 use super::ops;
 use super::repr::{repr, to_text};
-use super::text::Text;
+use super::text::{Origin, Text};
 use super::value::{Dict, Fault, Helper, LoopState, Outcome, Scope, SeqKind, Value, dict_get, fail};
 
 impl Interp {
@@ -40,7 +40,7 @@ impl Interp {
             }
             Expr::Concat(parts) => {
                 let parts = self.eval_all(parts, scope)?;
-                ops::concat(&parts, &self.budget)
+                ops::concat(&parts, self.autoescape, &self.budget)
             }
             Expr::And(a, b) => {
                 let a = self.eval(a, scope)?;
@@ -171,7 +171,7 @@ impl Interp {
         match value {
             Value::Namespace(at) => return self.namespaces[*at].get(name).cloned(),
             Value::Loop(state) => return loop_attribute(state, name),
-            Value::Macro(closure) if name == "name" => return Some(Value::str(closure.def.name.clone())),
+            Value::Macro(closure) => return macro_attribute(&closure.def, name),
             Value::Helper(helper) => return helper_attribute(value, helper, name),
             Value::Seq(SeqKind::Tuple, items) if items.len() == 2 && name == "grouper" => {
                 return Some(items[0].clone());
@@ -196,7 +196,7 @@ impl Interp {
             (Value::Dict(entries), key) if !matches!(key, Value::Undefined(_)) => {
                 key.key().ok().and_then(|key| entries.get(&key)).map(|(_, item)| item.clone())
             }
-            (Value::Seq(kind, items), key) if *kind != SeqKind::View => {
+            (Value::Seq(kind, items), key) if !kind.is_view() => {
                 key.as_int().and_then(|at| ops::index(at, items.len())).map(|at| items[at].clone())
             }
             (Value::Str(text), key) => match key.as_int() {
@@ -247,10 +247,11 @@ impl Interp {
         }
         match target {
             Value::Str(text) => ops::slice_text(text, parts, &self.budget).map(Value::Str),
-            Value::Seq(kind, items) if *kind != SeqKind::View => {
+            Value::Seq(kind, items) if !kind.is_view() => {
                 self.budget.charge(items.len())?;
                 let taken = ops::slice_indices(items.len(), parts[0], parts[1], parts[2])?;
-                Ok(Value::Seq(*kind, Rc::new(taken.into_iter().map(|at| items[at].clone()).collect())))
+                let kind = sliced_kind(*kind, items, &taken, parts[2].unwrap_or(1));
+                Ok(Value::Seq(kind, Rc::new(taken.into_iter().map(|at| items[at].clone()).collect())))
             }
             other => fail(format!("'{}' object is not subscriptable", other.type_name())),
         }
@@ -323,7 +324,7 @@ impl Interp {
                     None => Dict::new(),
                 };
                 for (name, value) in args.named {
-                    insert(&mut entries, Value::str(name), value)?;
+                    insert(&mut entries, argument_name(name), value)?;
                 }
                 self.budget.charge(entries.len())?;
                 self.budget.shallow(Value::Dict(Rc::new(entries)))
@@ -406,10 +407,15 @@ fn insert(entries: &mut Dict, key: Value, item: Value) -> Outcome<()> {
 }
 
 /// A dictionary of named values.
+/// The name of a keyword argument as a key. It may be a client's, by way of `**arguments`.
+fn argument_name(name: Arc<str>) -> Value {
+    Value::Str(Text::new(name, Origin::Client))
+}
+
 pub(super) fn dict_of(named: Vec<(Arc<str>, Value)>) -> Outcome<Value> {
     let mut entries = Dict::new();
     for (name, value) in named {
-        insert(&mut entries, Value::str(name), value)?;
+        insert(&mut entries, argument_name(name), value)?;
     }
     Ok(Value::Dict(Rc::new(entries)))
 }
@@ -447,7 +453,32 @@ fn range(args: &Args, budget: &Budget) -> Outcome<Value> {
         at = at.saturating_add(step);
     }
     budget.charge(items.len())?;
-    Ok(Value::Seq(SeqKind::Range, Rc::new(items)))
+    let bound = |value: i128| i64::try_from(value).or_else(|_| fail("a bound of a range is beyond 64 bits"));
+    let kind = SeqKind::Range { start: bound(start)?, stop: bound(stop)?, step: bound(step)? };
+    Ok(Value::Seq(kind, Rc::new(items)))
+}
+
+/// The kind of a slice: a range stays one, of the items `taken` at every `step`th.
+fn sliced_kind(kind: SeqKind, items: &[Value], taken: &[usize], by: i128) -> SeqKind {
+    let SeqKind::Range { start, step, .. } = kind else { return kind };
+    let by = i64::try_from(by).unwrap_or(i64::MAX);
+    let at = |idx: Option<&usize>| idx.and_then(|at| items[*at].as_int()).and_then(|value| i64::try_from(value).ok());
+    let step = step.saturating_mul(by);
+    match (at(taken.first()), at(taken.last())) {
+        (Some(first), Some(last)) => SeqKind::Range { start: first, stop: last.saturating_add(step), step },
+        _ => SeqKind::Range { start, stop: start, step },
+    }
+}
+
+fn macro_attribute(def: &MacroDef, name: &str) -> Option<Value> {
+    Some(match name {
+        "name" => Value::str(def.name.clone()),
+        "arguments" => Value::tuple(def.params.iter().map(|(name, _)| Value::str(name.clone())).collect()),
+        "catch_varargs" => Value::Bool(def.takes_varargs),
+        "catch_kwargs" => Value::Bool(def.takes_kwargs),
+        "caller" => Value::Bool(def.takes_caller),
+        _ => return None,
+    })
 }
 
 fn loop_attribute(state: &Rc<LoopState>, name: &str) -> Option<Value> {

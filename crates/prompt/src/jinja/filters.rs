@@ -3,7 +3,7 @@
 use super::interp::Interp;
 use super::methods::{self, Args};
 use super::ops::{self, iterate};
-use super::repr::{JsonStyle, repr, to_json, to_text};
+use super::repr::{JsonStyle, pretty, to_json, to_text};
 use super::text::{Text, TextBuilder};
 use super::value::{Outcome, Value, fail};
 
@@ -102,7 +102,7 @@ impl Interp {
             "replace" => self.replace(&text, args)?,
             "indent" => self.indent(&text, args)?,
             "truncate" => truncate(&text, args)?,
-            "pprint" => repr(value, &self.budget)?,
+            "pprint" => pretty(value, &self.budget)?,
             "center" => {
                 let width = args.get(0, "width").cloned().unwrap_or(Value::Int(80));
                 let args = Args { positional: vec![width], named: Vec::new() };
@@ -130,7 +130,14 @@ impl Interp {
             return fail("filter 'replace' needs what to replace and by what");
         };
         let (old, new) = (to_text(old, &self.budget)?, to_text(new, &self.budget)?);
-        methods::replace(text, &old, &new, args.int(2, "count")?, &self.budget)
+        let count = args.int(2, "count")?;
+        if !self.autoescape {
+            let plain = text.clone().with_markup(false);
+            return methods::replace(&plain, &old, &new, count, &self.budget);
+        }
+        let text = if old.markup || new.markup { text.escaped() } else { text.clone() };
+        let new = if text.markup { new.escaped() } else { new };
+        methods::replace(&text, &old, &new, count, &self.budget)
     }
 
     fn tojson(&self, value: &Value, args: &Args) -> Outcome<Value> {
@@ -442,7 +449,11 @@ impl Interp {
             }
             texts.push(to_text(&item, &self.budget)?);
         }
-        ops::join(&texts, &self.budget).map(Value::Str)
+        let markup = self.autoescape && texts.iter().any(|text| text.markup);
+        if markup {
+            texts = texts.iter().map(Text::escaped).collect();
+        }
+        ops::join(&texts, &self.budget).map(|text| Value::Str(text.with_markup(markup)))
     }
 
     fn reverse(&self, value: &Value) -> Outcome<Value> {

@@ -39,7 +39,7 @@ pub(crate) fn percent(format: &Text, args: &Value, budget: &Budget) -> Outcome<T
         let spec = percent_spec(&mut rest, &positional, &mut used)?;
         at = rest.at;
         if spec.kind == Some('%') {
-            out.push_str("%", Origin::Template);
+            out.push_range(format, at - 1..at);
             continue;
         }
         let value = match (named, args) {
@@ -108,7 +108,7 @@ fn percent_one(value: &Value, spec: &Spec, budget: &Budget) -> Outcome<Text> {
         Some('c') => match value {
             Value::Str(text) => Ok(pad(text.clone(), &unzeroed(spec), '>')),
             other => match other.as_int().and_then(|code| u32::try_from(code).ok()).and_then(char::from_u32) {
-                Some(c) => Ok(pad(Text::template(c.to_string()), &unzeroed(spec), '>')),
+                Some(c) => Ok(pad(Text::new(c.to_string(), Origin::Client), &unzeroed(spec), '>')),
                 None => fail("%c requires int or char"),
             },
         },
@@ -306,9 +306,9 @@ fn number(value: &Value, spec: &Spec) -> Outcome<Text> {
         let fill = if spec.zero { '0' } else { spec.fill.unwrap_or(' ') };
         let missing = spec.width.saturating_sub(sign.len() + digits.len());
         let padding: String = std::iter::repeat_n(fill, missing).collect();
-        return Ok(Text::template(format!("{sign}{padding}{digits}")));
+        return Ok(Text::new(format!("{sign}{padding}{digits}"), Origin::Client));
     }
-    Ok(pad(Text::template(format!("{sign}{digits}")), spec, '>'))
+    Ok(pad(Text::new(format!("{sign}{digits}"), Origin::Client), spec, '>'))
 }
 
 fn float_digits(value: f64, spec: &Spec) -> Outcome<String> {
@@ -374,13 +374,13 @@ fn pad(text: Text, spec: &Spec, default_align: char) -> Text {
     pad_both(&text, spec.fill.unwrap_or(' '), before, missing - before)
 }
 
-/// `text` between so many fill characters.
+/// `text` between so many fill characters, which count as the client's: it may have chosen them.
 pub(crate) fn pad_both(text: &Text, fill: char, before: usize, after: usize) -> Text {
     let run = |count: usize| std::iter::repeat_n(fill, count).collect::<String>();
     let mut out = TextBuilder::new();
-    out.push_str(&run(before), Origin::Template);
+    out.push_str(&run(before), Origin::Client);
     out.push(text);
-    out.push_str(&run(after), Origin::Template);
+    out.push_str(&run(after), Origin::Client);
     out.finish().with_markup(text.markup)
 }
 

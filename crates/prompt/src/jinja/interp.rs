@@ -21,6 +21,8 @@ pub(crate) struct Interp {
     /// Scopes that macros were defined in; see [`Closure::scope`].
     pub(super) captured: Vec<Rc<Scope>>,
     pub(super) namespaces: Vec<HashMap<Arc<str>, Value>>,
+    /// Inside `{% autoescape true %}`?
+    pub(super) autoescape: bool,
     /// What `strftime_now` formats.
     pub(super) now: Option<NaiveDateTime>,
 }
@@ -42,7 +44,13 @@ pub(crate) fn render(
     now: Option<NaiveDateTime>,
     input_bytes: usize,
 ) -> Outcome<Text> {
-    let mut interp = Interp { budget: Budget::new(input_bytes), captured: Vec::new(), namespaces: Vec::new(), now };
+    let mut interp = Interp {
+        budget: Budget::new(input_bytes),
+        captured: Vec::new(),
+        namespaces: Vec::new(),
+        autoescape: false,
+        now,
+    };
     let globals = Rc::new(Scope::default());
     for name in FUNCTIONS {
         globals.set(Arc::from(*name), Value::Function(name));
@@ -74,8 +82,7 @@ impl Interp {
             Stmt::Data(text) => self.emit(&Text::template(text.clone()), out)?,
             Stmt::Output(expr) => {
                 let value = self.eval(expr, scope)?;
-                let text = to_text(&value, &self.budget)?;
-                self.emit(&text, out)?;
+                self.output(&value, out)?;
             }
             Stmt::For(def) => {
                 let items = self.eval(&def.iter, scope)?;
@@ -96,8 +103,7 @@ impl Interp {
             Stmt::FilterBlock(filter, body) => {
                 let inner = Value::Str(self.captured_body(body, scope)?);
                 let value = self.apply_filter_chain(filter, inner, scope)?;
-                let text = to_text(&value, &self.budget)?;
-                self.emit(&text, out)?;
+                self.output(&value, out)?;
             }
             Stmt::With(assignments, body) => {
                 let inner = Scope::child(scope);
@@ -108,18 +114,36 @@ impl Interp {
                 return self.body(body, &inner, out);
             }
             Stmt::Scoped(body) => return self.body(body, &Scope::child(scope), out),
+            Stmt::Autoescape(expr, body) => {
+                let escapes = self.eval(expr, scope)?.truth();
+                let before = std::mem::replace(&mut self.autoescape, escapes);
+                let flow = self.body(body, &Scope::child(scope), out)?;
+                self.autoescape = before;
+                return Ok(flow);
+            }
+            Stmt::Block(def) => return self.body(&def.body, &Scope::child(scope), out),
+            Stmt::DefineSelf(blocks) => {
+                let blocks = blocks.iter().map(|def| (def.name.clone(), self.close_over(def, scope))).collect();
+                self.namespaces.push(blocks);
+                scope.set(Arc::from("self"), Value::Namespace(self.namespaces.len() - 1));
+            }
             Stmt::Macro(def) => {
                 let closure = self.close_over(def, scope);
                 scope.set(def.name.clone(), closure);
             }
             Stmt::CallBlock(caller, call) => {
-                let text = self.call_block(caller, call, scope)?;
-                self.emit(&text, out)?;
+                let value = self.call_block(caller, call, scope)?;
+                self.output(&value, out)?;
             }
             Stmt::Break => return Ok(Flow::Break),
             Stmt::Continue => return Ok(Flow::Continue),
         }
         Ok(Flow::Normal)
+    }
+
+    fn output(&self, value: &Value, out: &mut TextBuilder) -> Outcome<()> {
+        let text = to_text(value, &self.budget)?;
+        self.emit(&if self.autoescape { text.escaped() } else { text }, out)
     }
 
     fn emit(&self, text: &Text, out: &mut TextBuilder) -> Outcome<()> {
@@ -149,7 +173,7 @@ impl Interp {
     fn captured_body(&mut self, body: &[Stmt], scope: &Rc<Scope>) -> Outcome<Text> {
         let mut out = TextBuilder::new();
         self.body(body, &Scope::child(scope), &mut out)?;
-        Ok(out.finish())
+        Ok(out.finish().with_markup(self.autoescape))
     }
 
     pub(super) fn assign(&mut self, target: &Target, value: Value, scope: &Rc<Scope>) -> Outcome<()> {
@@ -237,22 +261,22 @@ impl Interp {
         self.budget.enter()?;
         self.for_loop(def, items.clone(), &scope, state.depth + 1, &mut out)?;
         self.budget.leave();
-        Ok(Value::Str(out.finish()))
+        Ok(Value::Str(out.finish().with_markup(self.autoescape)))
     }
 
     fn close_over(&mut self, def: &Arc<MacroDef>, scope: &Rc<Scope>) -> Value {
         self.captured.push(scope.clone());
-        Value::Macro(Rc::new(Closure { def: def.clone(), scope: self.captured.len() - 1 }))
+        let scope = self.captured.len() - 1;
+        Value::Macro(Rc::new(Closure { def: def.clone(), scope, autoescape: self.autoescape }))
     }
 
-    fn call_block(&mut self, caller: &Arc<MacroDef>, call: &Expr, scope: &Rc<Scope>) -> Outcome<Text> {
+    fn call_block(&mut self, caller: &Arc<MacroDef>, call: &Expr, scope: &Rc<Scope>) -> Outcome<Value> {
         let Expr::Call(callee, args) = call else { return fail("a call block needs a call") };
         let callee = self.eval(callee, scope)?;
         let mut args = self.args(args, scope)?;
         let caller = self.close_over(caller, scope);
         args.named.push((Arc::from("caller"), caller));
-        let value = self.call(&callee, args)?;
-        to_text(&value, &self.budget)
+        self.call(&callee, args)
     }
 
     pub(super) fn call_macro(&mut self, closure: &Closure, args: Args) -> Outcome<Value> {
@@ -261,9 +285,11 @@ impl Interp {
         let scope = Scope::child(&self.captured[closure.scope].clone());
         self.bind_params(&def, args, &scope)?;
         let mut out = TextBuilder::new();
+        let caller_escapes = std::mem::replace(&mut self.autoescape, closure.autoescape);
         self.body(&def.body, &scope, &mut out)?;
+        self.autoescape = caller_escapes;
         self.budget.leave();
-        Ok(Value::Str(out.finish()))
+        Ok(Value::Str(out.finish().with_markup(caller_escapes)))
     }
 
     fn bind_params(&mut self, def: &MacroDef, args: Args, scope: &Rc<Scope>) -> Outcome<()> {

@@ -164,16 +164,16 @@ pub(crate) fn call_container(receiver: &Value, name: &str, args: &Args, budget: 
         }
         (Value::Dict(entries), "keys") => {
             budget.charge(entries.len())?;
-            Ok(Value::Seq(SeqKind::View, entries.values().map(|(key, _)| key.clone()).collect::<Vec<_>>().into()))
+            Ok(Value::Seq(SeqKind::Keys, entries.values().map(|(key, _)| key.clone()).collect::<Vec<_>>().into()))
         }
         (Value::Dict(entries), "values") => {
             budget.charge(entries.len())?;
-            Ok(Value::Seq(SeqKind::View, entries.values().map(|(_, item)| item.clone()).collect::<Vec<_>>().into()))
+            Ok(Value::Seq(SeqKind::Values, entries.values().map(|(_, item)| item.clone()).collect::<Vec<_>>().into()))
         }
         (Value::Dict(entries), "items") => {
             budget.charge(entries.len() * 2)?;
             let pair = |(key, item): &(Value, Value)| Value::tuple(vec![key.clone(), item.clone()]);
-            Ok(Value::Seq(SeqKind::View, entries.values().map(pair).collect::<Vec<_>>().into()))
+            Ok(Value::Seq(SeqKind::Items, entries.values().map(pair).collect::<Vec<_>>().into()))
         }
         (Value::Dict(_) | Value::Seq(..), "copy") => Ok(receiver.clone()),
         (Value::Seq(_, items), "count" | "index") => {

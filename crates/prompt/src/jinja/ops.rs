@@ -19,7 +19,7 @@ pub(crate) fn equal(a: &Value, b: &Value, budget: &Budget) -> Outcome<bool> {
             a == b
         }
         (Value::Seq(kind_a, a), Value::Seq(kind_b, b)) => {
-            if kind_a != kind_b || a.len() != b.len() {
+            if !alike(*kind_a, *kind_b) || a.len() != b.len() {
                 return Ok(false);
             }
             for (a, b) in a.iter().zip(b.iter()) {
@@ -48,6 +48,11 @@ pub(crate) fn equal(a: &Value, b: &Value, budget: &Budget) -> Outcome<bool> {
             _ => matches!((a.as_float(), b.as_float()), (Some(a), Some(b)) if a == b),
         },
     })
+}
+
+/// Are sequences of these kinds equal when their items are?
+fn alike(a: SeqKind, b: SeqKind) -> bool {
+    a == b || matches!((a, b), (SeqKind::Range { .. }, SeqKind::Range { .. }))
 }
 
 /// `a < b` and its kin; `None` for unordered floats.
@@ -158,14 +163,16 @@ pub(crate) fn binary(op: BinaryOp, a: &Value, b: &Value, budget: &Budget) -> Out
     }
     match (op, a, b) {
         (BinaryOp::Add, Value::Str(a), Value::Str(b)) => join_two(a, b, budget).map(Value::Str),
-        (BinaryOp::Add, Value::Seq(kind, x), Value::Seq(other, y)) if kind == other && *kind != SeqKind::Range => {
+        (BinaryOp::Add, Value::Seq(kind, x), Value::Seq(other, y)) if kind == other && is_joinable(*kind) => {
             budget.charge(x.len() + y.len())?;
             Ok(Value::Seq(*kind, std::rc::Rc::new(x.iter().chain(y.iter()).cloned().collect())))
         }
         (BinaryOp::Mul, Value::Str(text), count) | (BinaryOp::Mul, count, Value::Str(text)) => {
             repeat_text(text, count, budget)
         }
-        (BinaryOp::Mul, Value::Seq(kind, items), count) | (BinaryOp::Mul, count, Value::Seq(kind, items)) => {
+        (BinaryOp::Mul, Value::Seq(kind, items), count) | (BinaryOp::Mul, count, Value::Seq(kind, items))
+            if is_joinable(*kind) =>
+        {
             let Some(count) = count.as_int() else { return mismatch(op, a, b) };
             let count = usize::try_from(count.max(0)).unwrap_or(usize::MAX);
             let total = items.len().saturating_mul(count);
@@ -183,6 +190,10 @@ pub(crate) fn binary(op: BinaryOp, a: &Value, b: &Value, budget: &Budget) -> Out
             _ => mismatch(op, a, b),
         },
     }
+}
+
+fn is_joinable(kind: SeqKind) -> bool {
+    matches!(kind, SeqKind::List | SeqKind::Tuple)
 }
 
 fn mismatch(op: BinaryOp, a: &Value, b: &Value) -> Outcome<Value> {
@@ -268,8 +279,12 @@ fn float_op(op: BinaryOp, x: f64, y: f64) -> Outcome<Value> {
 }
 
 /// `a ~ b ~ …`
-pub(crate) fn concat(parts: &[Value], budget: &Budget) -> Outcome<Value> {
+pub(crate) fn concat(parts: &[Value], autoescape: bool, budget: &Budget) -> Outcome<Value> {
     let texts = parts.iter().map(|part| to_text(part, budget)).collect::<Outcome<Vec<Text>>>()?;
+    if autoescape && texts.iter().any(|text| text.markup) {
+        let escaped: Vec<Text> = texts.iter().map(Text::escaped).collect();
+        return join(&escaped, budget).map(|text| Value::Str(text.with_markup(true)));
+    }
     join(&texts, budget).map(Value::Str)
 }
 

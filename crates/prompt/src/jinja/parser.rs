@@ -18,14 +18,27 @@ pub(super) struct Parser {
     loops: usize,
     /// Names that the macro bodies now being parsed read (innermost last): for `varargs`, `kwargs`, `caller`.
     implicit: Vec<[bool; 3]>,
+    blocks: Vec<Arc<MacroDef>>,
+    reads_self: bool,
 }
 
 const IMPLICIT_NAMES: [&str; 3] = ["varargs", "kwargs", "caller"];
 
 /// Parses a whole template.
 pub(crate) fn parse(source: &str) -> Parsed<Vec<Stmt>> {
-    let mut parser = Parser { tokens: tokenize(source)?, at: 0, depth: 0, loops: 0, implicit: Vec::new() };
-    let body = parser.body(&[])?;
+    let mut parser = Parser {
+        tokens: tokenize(source)?,
+        at: 0,
+        depth: 0,
+        loops: 0,
+        implicit: Vec::new(),
+        blocks: Vec::new(),
+        reads_self: false,
+    };
+    let mut body = parser.body(&[])?;
+    if parser.reads_self {
+        body.insert(0, Stmt::DefineSelf(parser.blocks));
+    }
     Ok(body)
 }
 
@@ -197,8 +210,8 @@ impl Parser {
             "with" => self.with()?,
             "generation" => Stmt::Scoped(self.body_until("endgeneration")?),
             "autoescape" => {
-                self.expression()?;
-                Stmt::Scoped(self.body_until("endautoescape")?)
+                let escapes = self.expression()?;
+                Stmt::Autoescape(escapes, self.body_until("endautoescape")?)
             }
             "block" => self.block()?,
             "break" | "continue" if self.loops == 0 => {
@@ -280,9 +293,13 @@ impl Parser {
         let name = self.expect_name()?;
         self.skip_name("scoped");
         self.skip_name("required");
-        let body = self.body_until("endblock")?;
+        let block = Arc::new(self.macro_body(name.clone(), Vec::new(), "endblock")?);
         self.skip_name(&name);
-        Ok(Stmt::Scoped(body))
+        if self.blocks.iter().any(|other| other.name == name) {
+            return self.fail("a block of another name, as that one is defined already");
+        }
+        self.blocks.push(block.clone());
+        Ok(Stmt::Block(block))
     }
 
     fn macro_def(&mut self) -> Parsed<MacroDef> {
@@ -575,6 +592,7 @@ impl Parser {
             "false" | "False" => Expr::Literal(Literal::Bool(false)),
             "none" | "None" => Expr::Literal(Literal::None),
             _ => {
+                self.reads_self |= name == "self";
                 if let (Some(place), Some(seen)) =
                     (IMPLICIT_NAMES.iter().position(|n| *n == name), self.implicit.last_mut())
                 {

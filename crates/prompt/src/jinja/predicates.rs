@@ -121,7 +121,7 @@ fn comparison(name: &str) -> Option<CompareOp> {
 
 fn is_sequence(value: &Value) -> bool {
     match value {
-        Value::Seq(kind, _) => *kind != SeqKind::View,
+        Value::Seq(kind, _) => !kind.is_view(),
         Value::Str(_) | Value::Dict(_) | Value::Undefined(_) => true,
         _ => false,
     }

@@ -1,8 +1,11 @@
 //! How values print: Python's `str`, `repr` and `json.dumps`.
 
+use std::cmp::Ordering;
+
 use super::budget::Budget;
+use super::ops;
 use super::text::{Origin, Text, TextBuilder};
-use super::value::{Key, Outcome, SeqKind, Value, fail};
+use super::value::{Dict, Key, Outcome, SeqKind, Value, fail};
 
 /// `str(value)`. A string comes back as it is.
 pub(crate) fn to_text(value: &Value, budget: &Budget) -> Outcome<Text> {
@@ -24,17 +27,18 @@ pub(crate) fn repr(value: &Value, budget: &Budget) -> Outcome<Text> {
     Ok(out.finish())
 }
 
-/// The marks of a printed container count as the client's, since they print its data: they never make a control token.
+/// Printed numbers, constants and the marks of containers count as the client's, since they print its data or what was
+/// computed from it: they never make a control token.
 const MARKS: Origin = Origin::Client;
 
 fn write_repr(value: &Value, budget: &Budget, out: &mut TextBuilder) -> Outcome<()> {
     budget.text(out.len() / 64)?;
     match value {
-        Value::Undefined(_) => out.push_str("Undefined", Origin::Template),
-        Value::None => out.push_str("None", Origin::Template),
-        Value::Bool(value) => out.push_str(if *value { "True" } else { "False" }, Origin::Template),
-        Value::Int(value) => out.push_str(&value.to_string(), Origin::Template),
-        Value::Float(value) => out.push_str(&float_repr(*value), Origin::Template),
+        Value::Undefined(_) => out.push_str("Undefined", MARKS),
+        Value::None => out.push_str("None", MARKS),
+        Value::Bool(value) => out.push_str(if *value { "True" } else { "False" }, MARKS),
+        Value::Int(value) => out.push_str(&value.to_string(), MARKS),
+        Value::Float(value) => out.push_str(&float_repr(*value), MARKS),
         Value::Str(text) => {
             if text.markup {
                 out.push_str("Markup(", MARKS);
@@ -63,9 +67,36 @@ fn write_repr(value: &Value, budget: &Budget, out: &mut TextBuilder) -> Outcome<
         | Value::Loop(_)
         | Value::Helper(_)
         | Value::Function(_)
-        | Value::Method(_) => out.push_str(&format!("<{} object>", value.type_name()), Origin::Template),
+        | Value::Method(_) => out.push_str(&format!("<{} object>", value.type_name()), MARKS),
     }
     Ok(())
+}
+
+/// `pprint.pformat(value)` on one line, however long: dictionaries sorted, texts as `repr` prints them.
+pub(crate) fn pretty(value: &Value, budget: &Budget) -> Outcome<Text> {
+    repr(&key_sorted(value, budget)?, budget)
+}
+
+fn key_sorted(value: &Value, budget: &Budget) -> Outcome<Value> {
+    budget.charge(1)?;
+    match value {
+        Value::Seq(kind @ (SeqKind::List | SeqKind::Tuple), items) => {
+            let items = items.iter().map(|item| key_sorted(item, budget)).collect::<Outcome<Vec<Value>>>()?;
+            Ok(Value::Seq(*kind, items.into()))
+        }
+        Value::Dict(entries) => {
+            let mut sorted = Dict::with_capacity(entries.len());
+            for (key, (name, item)) in entries.iter() {
+                sorted.insert(key.clone(), (name.clone(), key_sorted(item, budget)?));
+            }
+            sorted.sort_by(|_, (a, _), _, (b, _)| match ops::compare(a, b, "<", budget) {
+                Ok(order) => order.unwrap_or(Ordering::Equal),
+                Err(_) => a.type_name().cmp(b.type_name()),
+            });
+            Ok(Value::Dict(sorted.into()))
+        }
+        other => Ok(other.clone()),
+    }
 }
 
 fn write_seq_repr(kind: SeqKind, items: &[Value], budget: &Budget, out: &mut TextBuilder) -> Outcome<()> {
@@ -73,11 +104,15 @@ fn write_seq_repr(kind: SeqKind, items: &[Value], budget: &Budget, out: &mut Tex
         SeqKind::List => ("[", "]"),
         SeqKind::Tuple if items.len() == 1 => ("(", ",)"),
         SeqKind::Tuple => ("(", ")"),
-        SeqKind::View => ("dict_items([", "])"),
-        SeqKind::Range => {
-            let first = items.first().and_then(Value::as_int).unwrap_or(0);
-            let stop = items.last().and_then(Value::as_int).map_or(first, |last| last + 1);
-            out.push_str(&format!("range({first}, {stop})"), Origin::Template);
+        SeqKind::Keys => ("dict_keys([", "])"),
+        SeqKind::Values => ("dict_values([", "])"),
+        SeqKind::Items => ("dict_items([", "])"),
+        SeqKind::Range { start, stop, step: 1 } => {
+            out.push_str(&format!("range({start}, {stop})"), MARKS);
+            return Ok(());
+        }
+        SeqKind::Range { start, stop, step } => {
+            out.push_str(&format!("range({start}, {stop}, {step})"), MARKS);
             return Ok(());
         }
     };

@@ -33,9 +33,25 @@ pub(crate) fn fail<T>(reason: impl Into<String>) -> Outcome<T> {
 pub(crate) enum SeqKind {
     List,
     Tuple,
-    Range,
-    /// `dict.keys()`, `.values()`, `.items()`
-    View,
+    /// With its bounds, which it prints.
+    Range {
+        start: i64,
+        stop: i64,
+        step: i64,
+    },
+    /// `dict.keys()`
+    Keys,
+    /// `dict.values()`
+    Values,
+    /// `dict.items()`
+    Items,
+}
+
+impl SeqKind {
+    /// A view of a dictionary: walked, but neither indexed nor sliced.
+    pub fn is_view(self) -> bool {
+        matches!(self, SeqKind::Keys | SeqKind::Values | SeqKind::Items)
+    }
 }
 
 /// A variable scope; an inner one sees the outer ones.
@@ -72,6 +88,8 @@ pub(crate) struct Closure {
     pub def: Arc<MacroDef>,
     /// Index into the interpreter's table of scopes: a scope that holds a macro that holds the scope would never be freed.
     pub scope: usize,
+    /// Was it defined inside `{% autoescape true %}`?
+    pub autoescape: bool,
 }
 
 /// The `loop` variable.
@@ -223,8 +241,10 @@ impl Value {
             Value::Str(_) => "str",
             Value::Seq(SeqKind::List, _) => "list",
             Value::Seq(SeqKind::Tuple, _) => "tuple",
-            Value::Seq(SeqKind::Range, _) => "range",
-            Value::Seq(SeqKind::View, _) => "dict_items",
+            Value::Seq(SeqKind::Range { .. }, _) => "range",
+            Value::Seq(SeqKind::Keys, _) => "dict_keys",
+            Value::Seq(SeqKind::Values, _) => "dict_values",
+            Value::Seq(SeqKind::Items, _) => "dict_items",
             Value::Generator(_) => "generator",
             Value::Dict(_) => "dict",
             Value::Namespace(_) => "Namespace",
