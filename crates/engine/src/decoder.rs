@@ -90,6 +90,15 @@ pub trait Decoder {
     /// [`CacheRefused`] when positions cannot be moved.
     fn shift(&mut self, seq: SeqId, keep: usize, discard: usize) -> Result<(), CacheRefused>;
 
+    /// The state of `seq` as bytes for [`Decoder::restore`]; `None` when it cannot be had.
+    fn save(&mut self, seq: SeqId) -> Option<Vec<u8>>;
+
+    /// Gives `to` (empty before) a state that [`Decoder::save`] made, of a sequence of this decoder.
+    ///
+    /// # Errors
+    /// [`CacheRefused`] when there is no room or the bytes are not such a state; `to` is empty then.
+    fn restore(&mut self, to: SeqId, state: &[u8]) -> Result<(), CacheRefused>;
+
     /// First position of `seq` that every layer still holds; 0 for models without a sliding window.
     fn first_held(&self, seq: SeqId) -> usize;
 }

@@ -296,6 +296,28 @@ impl Decoder for FakeDecoder {
         Ok(())
     }
 
+    fn save(&mut self, seq: SeqId) -> Option<Vec<u8>> {
+        let first_held = self.first_held[seq as usize] as u32;
+        let tokens = self.sequences[seq as usize].iter().map(|cell| cell.token);
+        Some(std::iter::once(first_held).chain(tokens).flat_map(u32::to_le_bytes).collect())
+    }
+
+    fn restore(&mut self, to: SeqId, state: &[u8]) -> Result<(), CacheRefused> {
+        let numbers = state.chunks_exact(4).map(|chunk| u32::from_le_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]));
+        let numbers: Vec<u32> = numbers.collect();
+        let (&first_held, tokens) = numbers.split_first().ok_or(CacheRefused)?;
+        if self.n_cells_used() + tokens.len() > self.limits.n_cells {
+            return Err(CacheRefused);
+        }
+        assert!(self.sequences[to as usize].is_empty(), "a state goes into an empty sequence");
+        for &token in tokens {
+            self.sequences[to as usize].push(FakeCell { cell: self.next_cell, token });
+            self.next_cell += 1;
+        }
+        self.first_held[to as usize] = first_held as usize;
+        Ok(())
+    }
+
     fn first_held(&self, seq: SeqId) -> usize {
         self.first_held[seq as usize]
     }
@@ -310,6 +332,7 @@ pub fn start(limits: DecoderLimits, n_slots: usize, answers: Answers) -> Result<
         name: "fake".into(),
         n_slots,
         max_waiting: 256,
+        most_saved_bytes: 1 << 20,
         overflow: ContextOverflow::Stop,
         chat_template: None,
         architecture: "fake".into(),
@@ -357,6 +380,7 @@ impl Backend for FakeBackend {
             name: options.name.clone(),
             n_slots: options.parallel.unwrap_or(4).min(limits.n_seqs),
             max_waiting: options.max_waiting.unwrap_or(self.max_waiting),
+            most_saved_bytes: 1 << 20,
             overflow: options.overflow,
             chat_template: self.chat_template.clone(),
             architecture: "fake".into(),

@@ -310,6 +310,39 @@ impl Decoder for LlamaDecoder {
             .map_err(|_| CacheRefused)
     }
 
+    fn save(&mut self, seq: SeqId) -> Option<Vec<u8>> {
+        self.is_sequence(seq).ok()?;
+        let context = self.context.0.as_ptr();
+        // SAFETY: the context is alive, and the sequence was checked.
+        let size = guarded(|| unsafe { ffi::llama_state_seq_get_size(context, seq as i32) }).ok()?;
+        let mut state = Vec::new();
+        state.try_reserve_exact(size).ok()?;
+        state.resize(size, 0);
+        let to = state.as_mut_ptr();
+        // SAFETY: the buffer has `size` bytes; the rest as above.
+        let written = guarded(|| unsafe { ffi::llama_state_seq_get_data(context, to, size, seq as i32) }).ok()?;
+        (written > 0 && written <= size).then(|| {
+            state.truncate(written);
+            state
+        })
+    }
+
+    fn restore(&mut self, to: SeqId, state: &[u8]) -> Result<(), CacheRefused> {
+        self.is_sequence(to)?;
+        let context = self.context.0.as_ptr();
+        let read = || {
+            // SAFETY: the context is alive, the sequence was checked, and the bytes live for the call; llama.cpp
+            // checks them as it reads.
+            guarded(|| unsafe { ffi::llama_state_seq_set_data(context, state.as_ptr(), state.len(), to as i32) })
+        };
+        let (read, _complaints) = log::capture(read);
+        if read.is_ok_and(|n_bytes| n_bytes > 0) {
+            return Ok(());
+        }
+        self.clear(to);
+        Err(CacheRefused)
+    }
+
     fn first_held(&self, seq: SeqId) -> usize {
         if self.limits.sliding_window.is_none() || self.is_sequence(seq).is_err() {
             return 0;

@@ -36,6 +36,19 @@ unsafe extern "C-unwind" {
     pub(crate) fn llama_memory_clear(memory: sys::llama_memory_t, data: bool);
     pub(crate) fn llama_memory_seq_rm(memory: sys::llama_memory_t, seq: i32, from: i32, to: i32) -> bool;
     pub(crate) fn llama_memory_seq_cp(memory: sys::llama_memory_t, seq: i32, into: i32, from: i32, to: i32);
+    pub(crate) fn llama_state_seq_get_size(context: *mut sys::llama_context, seq: i32) -> usize;
+    pub(crate) fn llama_state_seq_get_data(
+        context: *mut sys::llama_context,
+        to: *mut u8,
+        size: usize,
+        seq: i32,
+    ) -> usize;
+    pub(crate) fn llama_state_seq_set_data(
+        context: *mut sys::llama_context,
+        from: *const u8,
+        size: usize,
+        seq: i32,
+    ) -> usize;
     pub(crate) fn llama_memory_seq_add(memory: sys::llama_memory_t, seq: i32, from: i32, to: i32, delta: i32);
 }
 

@@ -14,6 +14,10 @@ const DEFAULT_SEQUENCE: usize = 8192;
 const MAX_SEQUENCES: usize = 256;
 /// Sequences that are added at most so that the caches of sliding-window layers become as long as the context.
 const MAX_WINDOW_SEQUENCES: usize = 64;
+/// Finished prefixes outside the cache take at most this part (1 / n) of the memory that is left, and never more
+/// than the second number.
+const SAVED_SHARE: u64 = 8;
+const MOST_SAVED_BYTES: usize = 2 << 30;
 /// llama.cpp rounds cache lengths up to this.
 const CELL_BLOCK: usize = 256;
 /// A default context is never made smaller than this to save memory.
@@ -36,6 +40,8 @@ pub(crate) struct Plan {
     pub n_threads: usize,
     /// Layers on the GPU, the output matrix counted as one.
     pub n_gpu_layers: u32,
+    /// Main memory for finished prefixes outside the cache.
+    pub most_saved_bytes: usize,
     pub memory: MemoryEstimate,
 }
 
@@ -85,6 +91,8 @@ impl Plan {
             GpuLayers::Count(count) => count.min(info.n_layers + 1),
             GpuLayers::Auto => layers_that_fit(info, &plan.memory, room.gpu_bytes),
         };
+        let main_left = room.main_bytes.map_or(0, |bytes| bytes.saturating_sub(plan.memory.total_bytes()));
+        plan.most_saved_bytes = usize::try_from(main_left / SAVED_SHARE).unwrap_or(usize::MAX).min(MOST_SAVED_BYTES);
         if plan.n_batch < n_slots {
             let reason = format!("{n_slots} requests do not fit into a batch of {}; lower it", plan.n_batch);
             return Err(option_error("parallel", reason));
@@ -105,7 +113,17 @@ impl Plan {
         let n_sequence_tokens = if is_stretched { n_cells } else { n_cells.min(n_trained) };
         let sizes = Sizes { n_cells, n_seqs, n_batch };
         let memory = estimate(options, info, sizes);
-        Self { n_cells, n_sequence_tokens, n_batch, n_slots, n_seqs, n_threads: 1, n_gpu_layers: 0, memory }
+        Self {
+            n_cells,
+            n_sequence_tokens,
+            n_batch,
+            n_slots,
+            n_seqs,
+            n_threads: 1,
+            n_gpu_layers: 0,
+            most_saved_bytes: 0,
+            memory,
+        }
     }
 }
 

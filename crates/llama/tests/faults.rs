@@ -73,6 +73,14 @@ impl Decoder for Bomb {
         self.inner.shift(seq, keep, discard)
     }
 
+    fn save(&mut self, seq: SeqId) -> Option<Vec<u8>> {
+        self.inner.save(seq)
+    }
+
+    fn restore(&mut self, to: SeqId, state: &[u8]) -> Result<(), CacheRefused> {
+        self.inner.restore(to, state)
+    }
+
     fn first_held(&self, seq: SeqId) -> usize {
         self.inner.first_held(seq)
     }

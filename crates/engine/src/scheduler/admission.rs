@@ -15,6 +15,8 @@ enum Source {
     Running(usize),
     /// Index into `cached`.
     Cached(usize),
+    /// Index into `parked`.
+    Parked(usize),
 }
 
 /// What a waiting request can start from.
@@ -33,7 +35,7 @@ impl PrefixMatch {
 }
 
 /// Length of the common start of two token lists.
-fn common_len(a: &[TokenId], b: &[TokenId]) -> usize {
+pub(super) fn common_len(a: &[TokenId], b: &[TokenId]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
@@ -73,16 +75,20 @@ impl Scheduler {
         let step = submission.prefix_step.max(1);
         let common_len = |tokens: &[TokenId]| common_len(reusable, tokens);
         let whole_steps = |len: usize| len / step * step;
-        let mut offer = |source, seq, len: usize, held_len: usize| {
+        let mut offer = |source, first_held: &dyn Fn() -> usize, len: usize, held_len: usize| {
             let whole_only = self.config.limits.sharing == PrefixSharing::TakeOverWhole;
-            let window_held = self.window_is_held(len, || first_held(seq));
+            let window_held = self.window_is_held(len, first_held);
             if len >= MIN_SHARED && len > best.len && window_held && (!whole_only || len == held_len) {
                 (best.source, best.len) = (Some(source), len);
             }
         };
         for (idx, cached) in self.cached.iter().enumerate() {
             let len = whole_steps(common_len(&cached.tokens));
-            offer(Source::Cached(idx), cached.seq, len, cached.tokens.len());
+            offer(Source::Cached(idx), &|| first_held(cached.seq), len, cached.tokens.len());
+        }
+        for (idx, parked) in self.parked.iter().enumerate() {
+            let len = whole_steps(self.parked_len(idx, reusable));
+            offer(Source::Parked(idx), &|| parked.first_held, len, parked.tokens.len());
         }
         if self.config.limits.sharing != PrefixSharing::Copy {
             return PrefixMatch { awaited_len: best.len, ..best };
@@ -90,7 +96,8 @@ impl Scheduler {
         let mut awaited_len = 0;
         for (idx, running) in self.running.iter().enumerate() {
             let len = whole_steps(common_len(&running.tokens));
-            offer(Source::Running(idx), running.seq, whole_steps(len.min(running.shareable_len())), running.computed_len());
+            let shareable = whole_steps(len.min(running.shareable_len()));
+            offer(Source::Running(idx), &|| first_held(running.seq), shareable, running.computed_len());
             // Only what is still being computed can be waited for: behind a shift nothing becomes shareable any more.
             if running.computed_len() < len && running.clean_len >= len {
                 awaited_len = awaited_len.max(len);
@@ -100,7 +107,7 @@ impl Scheduler {
     }
 
     /// Does the attention window before position `len` still exist in every layer?
-    fn window_is_held(&self, len: usize, first_held: impl Fn() -> usize) -> bool {
+    fn window_is_held(&self, len: usize, first_held: &dyn Fn() -> usize) -> bool {
         match self.config.limits.sliding_window {
             Some(window) => first_held() <= len.saturating_sub(window),
             None => true,
@@ -114,6 +121,8 @@ impl Scheduler {
             Some(Source::Cached(idx)) => {
                 self.cached[idx].cells[..prefix.len].iter().filter(|&&cell| !self.pool.is_pinned(cell)).count()
             }
+            // A saved state comes back whole before it is cut, and none of its cells is there yet.
+            Some(Source::Parked(idx)) => prefix.len + self.parked[idx].tokens.len().saturating_sub(reserved_len),
             Some(Source::Running(_)) | None => 0,
         };
         let needed = reserved_len - prefix.len + newly_pinned;
@@ -123,7 +132,15 @@ impl Scheduler {
     fn start(&mut self, submission: Submission, reserved_len: usize, prefix: PrefixMatch) {
         let (seq, cells) = match prefix.source {
             Some(Source::Cached(idx)) if self.must_take_over(idx, prefix.len) => self.take_over(idx, prefix.len),
-            Some(source) => self.copy_from(source, prefix.len),
+            Some(Source::Parked(idx)) => self.bring_back(idx, prefix.len),
+            Some(Source::Cached(idx)) => {
+                self.use_counter += 1;
+                self.cached[idx].last_used = self.use_counter;
+                self.copy_from(self.cached[idx].seq, self.cached[idx].cells[..prefix.len].to_vec())
+            }
+            Some(Source::Running(idx)) => {
+                self.copy_from(self.running[idx].seq, self.running[idx].cells[..prefix.len].to_vec())
+            }
             None => (self.unused_seq(None), Vec::new()),
         };
         self.started.push(Started { id: submission.id, cached_tokens: cells.len() });
@@ -159,19 +176,26 @@ impl Scheduler {
         (cached.seq, cached.cells)
     }
 
-    fn copy_from(&mut self, source: Source, len: usize) -> (SeqId, Vec<CellId>) {
-        let (from, cells) = match source {
-            Source::Running(idx) => (self.running[idx].seq, self.running[idx].cells[..len].to_vec()),
-            Source::Cached(idx) => {
-                self.use_counter += 1;
-                self.cached[idx].last_used = self.use_counter;
-                (self.cached[idx].seq, self.cached[idx].cells[..len].to_vec())
-            }
-        };
+    fn copy_from(&mut self, from: SeqId, cells: Vec<CellId>) -> (SeqId, Vec<CellId>) {
         let to = self.unused_seq(Some(from));
         cells.iter().for_each(|&cell| self.pool.add(cell, Holder::Running));
-        self.pending_ops.push(CacheOp::Copy { from, to, n_tokens: len });
+        self.pending_ops.push(CacheOp::Copy { from, to, n_tokens: cells.len() });
         (to, cells)
+    }
+
+    /// Puts a saved state into a new sequence and cuts it; the state stays saved for others.
+    fn bring_back(&mut self, idx: usize, len: usize) -> (SeqId, Vec<CellId>) {
+        self.use_counter += 1;
+        self.parked[idx].last_used = self.use_counter;
+        let (key, whole_len) = (self.parked[idx].key, self.parked[idx].tokens.len());
+        let to = self.unused_seq(None);
+        self.make_room(whole_len);
+        self.pending_ops.push(CacheOp::Restore { key, to });
+        if len < whole_len {
+            self.pending_ops.push(CacheOp::Cut { seq: to, n_tokens: len });
+        }
+        let take = |_| self.pool.take().expect("room was made; this is a bug");
+        (to, (0..len).map(take).collect())
     }
 
     /// A sequence id nobody holds, by eviction of the oldest cached prefix but `protected` if need be.
@@ -210,7 +234,8 @@ impl Scheduler {
             self.pool.convert(cell, Holder::Cached);
         }
         self.use_counter += 1;
-        let kept = Cached { seq: ended.seq, tokens: ended.tokens, cells: ended.cells, last_used: self.use_counter };
+        let last_used = self.use_counter;
+        let kept = Cached { seq: ended.seq, tokens: ended.tokens, cells: ended.cells, last_used, stays: false };
         let longer = self.cached.iter_mut().find(|cached| cached.tokens.starts_with(&kept.tokens));
         if kept.tokens.is_empty() || longer.is_some() {
             if let Some(longer) = longer {

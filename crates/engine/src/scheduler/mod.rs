@@ -10,6 +10,7 @@
 
 mod admission;
 mod cells;
+mod parked;
 #[cfg(test)]
 mod simulation;
 mod step;
@@ -19,9 +20,11 @@ mod tests;
 use std::collections::VecDeque;
 
 use cells::{CellId, CellPool, Holder};
+use parked::Parked;
 
 use crate::{ContextOverflow, DecoderLimits, EngineError, SeqId, TokenId};
 
+pub use parked::{Parkable, StateKey};
 pub use step::{CacheOp, Step, StepEntry};
 
 /// Identifies a request within one engine.
@@ -95,6 +98,8 @@ pub struct Occupancy {
     pub cells_cached: usize,
     /// Cached prefixes.
     pub cached_sequences: usize,
+    /// Prefixes saved outside the cache.
+    pub parked_sequences: usize,
 }
 
 /// A request that has a slot.
@@ -153,6 +158,8 @@ struct Cached {
     cells: Vec<CellId>,
     /// Value of the scheduler's use counter when it was last useful.
     last_used: u64,
+    /// It cannot be saved outside the cache.
+    stays: bool,
 }
 
 /// The state machine.
@@ -163,6 +170,7 @@ pub struct Scheduler {
     waiting: VecDeque<Waiting>,
     running: Vec<Running>,
     cached: Vec<Cached>,
+    parked: Vec<Parked>,
     free_seqs: Vec<SeqId>,
     /// Counts uses of cached prefixes, for eviction by age.
     use_counter: u64,
@@ -200,6 +208,7 @@ impl Scheduler {
             waiting: VecDeque::new(),
             running: Vec::new(),
             cached: Vec::new(),
+            parked: Vec::new(),
             free_seqs: (0..n_seqs).rev().collect(),
             use_counter: 0,
             pending_ops: Vec::new(),
@@ -327,6 +336,7 @@ impl Scheduler {
             cells_running,
             cells_cached: self.pool.n_cells() - self.pool.n_free() - cells_running,
             cached_sequences: self.cached.len(),
+            parked_sequences: self.parked.len(),
         }
     }
 

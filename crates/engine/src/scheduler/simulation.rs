@@ -40,6 +40,10 @@ struct World {
     log: Vec<String>,
     n_ended: usize,
     n_cached_tokens: usize,
+    saved: BTreeMap<StateKey, Vec<u8>>,
+    n_restored: usize,
+    /// Nobody comes for a while.
+    calm: bool,
 }
 
 impl World {
@@ -54,10 +58,16 @@ impl World {
             log: Vec::new(),
             n_ended: 0,
             n_cached_tokens: 0,
+            saved: BTreeMap::new(),
+            n_restored: 0,
+            calm: false,
         }
     }
 
     fn arrive(&mut self) {
+        if self.calm {
+            return;
+        }
         let mut prompt = vec![1 + self.random.below(3) as TokenId; 5 + self.random.below(60)];
         let n_own = 1 + self.random.below(30);
         prompt.extend((0..n_own).map(|_| self.random.below(4) as TokenId));
@@ -79,6 +89,9 @@ impl World {
     }
 
     fn disturb(&mut self) {
+        if self.random.below(250) == 0 {
+            self.calm = !self.calm;
+        }
         if self.random.below(3) == 0 {
             self.arrive();
         }
@@ -118,6 +131,11 @@ impl World {
                 CacheOp::Cut { seq, .. } if refuses => (seq, false),
                 CacheOp::Cut { seq, n_tokens } => (seq, self.decoder.cut(seq, n_tokens).is_ok()),
                 CacheOp::Shift { seq, keep, discard } => (seq, self.decoder.shift(seq, keep, discard).is_ok()),
+                CacheOp::Restore { to, .. } if refuses => (to, false),
+                CacheOp::Restore { key, to } => {
+                    self.n_restored += 1;
+                    (to, self.decoder.restore(to, &self.saved[&key]).is_ok())
+                }
                 CacheOp::Clear { seq } => {
                     self.decoder.clear(seq);
                     continue;
@@ -131,7 +149,22 @@ impl World {
         all_done
     }
 
+    /// Saves a cached prefix when nothing is going on.
+    fn park(&mut self) {
+        let Some(parkable) = self.scheduler.parkable() else { return };
+        if self.random.below(8) == 0 {
+            return self.scheduler.not_parked(parkable);
+        }
+        let state = self.decoder.save(parkable.seq).expect("the fake always saves");
+        let first_held = self.decoder.first_held(parkable.seq);
+        let dropped = self.scheduler.parked(parkable, first_held, state.len(), 4000);
+        self.saved.insert(parkable.key, state);
+        dropped.iter().for_each(|key| drop(self.saved.remove(key)));
+        assert!(self.saved.values().map(Vec::len).sum::<usize>() <= 4000, "saved states have a bound");
+    }
+
     fn step(&mut self) {
+        self.park();
         self.disturb();
         let budget = 1 + self.random.below(20);
         let decoder = &self.decoder;
@@ -169,6 +202,7 @@ impl World {
 
     /// No more arrivals: everything must end.
     fn drain(&mut self) {
+        self.calm = true;
         for _ in 0..20_000 {
             if self.open.is_empty() {
                 break;
@@ -208,13 +242,16 @@ fn variants() -> Vec<(&'static str, DecoderLimits, usize)> {
 #[test]
 fn invariants_hold_over_many_seeded_steps() {
     for (name, limits, n_slots) in variants() {
+        let mut n_restored = 0;
         for seed in 0..4 {
             let mut world = World::new(seed, limits.clone(), n_slots);
             (0..2500).for_each(|_| world.step());
             world.drain();
             assert!(world.n_ended > 50, "{name}, seed {seed}: only {} requests ended", world.n_ended);
+            n_restored += world.n_restored;
             assert!(world.n_cached_tokens > 0 || name == "recurrent", "{name}, seed {seed}: no prefix was ever reused");
         }
+        assert!(n_restored > 0, "{name}: no saved state came back");
     }
 }
 

@@ -27,6 +27,13 @@ pub enum CacheOp {
         /// The sequence.
         seq: SeqId,
     },
+    /// `to` gets a saved state, which is longer than what is kept of it when a [`CacheOp::Cut`] follows.
+    Restore {
+        /// Which state.
+        key: StateKey,
+        /// Empty sequence.
+        to: SeqId,
+    },
     /// A context shift.
     Shift {
         /// The sequence.
@@ -112,7 +119,7 @@ impl Scheduler {
     }
 
     /// Evicts cached prefixes, oldest first, until `n_cells` are free. Reservations guarantee that it succeeds.
-    fn make_room(&mut self, n_cells: usize) {
+    pub(super) fn make_room(&mut self, n_cells: usize) {
         while self.pool.n_free() < n_cells {
             let idx = self.oldest_cached(None).expect("reservations never exceed the cells; this is a bug");
             self.evict(idx);

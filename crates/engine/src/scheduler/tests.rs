@@ -11,13 +11,20 @@ struct Bench {
     /// Prompt tokens computed so far.
     n_computed: usize,
     started: Vec<(RequestId, usize)>,
+    saved: std::collections::BTreeMap<StateKey, Vec<u8>>,
 }
 
 impl Bench {
     fn new(limits: DecoderLimits, n_slots: usize) -> Self {
         let config = SchedulerConfig { limits: limits.clone(), n_slots, max_waiting: 16 };
         let decoder = FakeDecoder::new(limits, Answers::Hash);
-        Self { scheduler: Scheduler::new(config), decoder, n_computed: 0, started: Vec::new() }
+        Self {
+            scheduler: Scheduler::new(config),
+            decoder,
+            n_computed: 0,
+            started: Vec::new(),
+            saved: std::collections::BTreeMap::new(),
+        }
     }
 
     fn admit(&mut self, id: RequestId, prompt: Vec<TokenId>, max_tokens: Option<usize>) {
@@ -36,6 +43,7 @@ impl Bench {
                 CacheOp::Copy { from, to, n_tokens } => self.decoder.copy_prefix(from, to, n_tokens).unwrap(),
                 CacheOp::Cut { seq, n_tokens } => self.decoder.cut(seq, n_tokens).unwrap(),
                 CacheOp::Clear { seq } => self.decoder.clear(seq),
+                CacheOp::Restore { key, to } => self.decoder.restore(to, &self.saved[&key]).unwrap(),
                 CacheOp::Shift { seq, keep, discard } => self.decoder.shift(seq, keep, discard).unwrap(),
             }
         }
@@ -67,6 +75,56 @@ impl Bench {
     }
 }
 
+impl Bench {
+    /// Saves everything that is cached, as an idle engine does.
+    fn park(&mut self, most_bytes: usize) {
+        while let Some(parkable) = self.scheduler.parkable() {
+            let state = self.decoder.save(parkable.seq).unwrap();
+            let first_held = self.decoder.first_held(parkable.seq);
+            let dropped = self.scheduler.parked(parkable, first_held, state.len(), most_bytes);
+            self.saved.insert(parkable.key, state);
+            dropped.iter().for_each(|key| drop(self.saved.remove(key)));
+            self.step();
+            self.scheduler.check();
+        }
+    }
+}
+
+#[test]
+fn a_saved_prefix_comes_back() {
+    let mut bench = Bench::new(limits(), 2);
+    bench.admit(0, prompt(1, 2), Some(4));
+    bench.finish(0);
+    bench.park(1 << 20);
+    let occupancy = bench.scheduler.occupancy();
+    assert_eq!((occupancy.cells_cached, occupancy.parked_sequences, bench.saved.len()), (0, 1, 1));
+    bench.admit(1, prompt(1, 3), Some(4));
+    bench.finish(1);
+    assert_eq!(bench.started, [(0, 0), (1, 100)]);
+    bench.park(1 << 20);
+    assert_eq!(bench.saved.len(), 2, "both ends are worth keeping");
+    bench.admit(2, [prompt(1, 3), vec![7; 3], vec![9; 5]].concat(), Some(1));
+    bench.finish(2);
+    assert_eq!(bench.started.last(), Some(&(2, 113)), "the answer that was computed is reused too");
+    bench.park(1 << 20);
+    assert_eq!(bench.saved.len(), 2, "the longer state replaces the one it begins with");
+}
+
+#[test]
+fn saved_states_have_a_bound() {
+    let mut bench = Bench::new(limits(), 1);
+    for id in 0..20 {
+        bench.admit(id, vec![id as TokenId + 1; 100], Some(2));
+        bench.finish(id);
+        bench.park(2000);
+    }
+    let n_bytes: usize = bench.saved.values().map(Vec::len).sum();
+    assert!((1000..=2000).contains(&n_bytes), "{n_bytes} bytes are kept");
+    bench.admit(99, [vec![20; 50], vec![1]].concat(), Some(1));
+    bench.finish(99);
+    assert_eq!(bench.started.last(), Some(&(99, 50)), "the latest is still there");
+}
+
 fn prompt(system: TokenId, own: TokenId) -> Vec<TokenId> {
     let mut tokens = vec![system; 100];
     tokens.extend([own; 10]);
@@ -85,7 +143,8 @@ fn prompts_that_cannot_work_are_refused() {
 fn a_full_queue_refuses() {
     let mut bench = Bench::new(limits(), 1);
     (0..16).for_each(|id| bench.admit(id, vec![1, 2], None));
-    let one_more = Submission { id: 16, prompt: vec![1], max_tokens: None, overflow: ContextOverflow::Stop, prefix_step: 1 };
+    let one_more =
+        Submission { id: 16, prompt: vec![1], max_tokens: None, overflow: ContextOverflow::Stop, prefix_step: 1 };
     assert!(matches!(bench.scheduler.admit(one_more), Err(EngineError::Overloaded { waiting: 16, limit: 16, .. })));
 }
 
@@ -228,7 +287,10 @@ fn a_long_prompt_leaves_room_for_answers_and_for_short_prompts() {
 fn a_shift_makes_room_and_spoils_the_prefix_behind_it() {
     let mut bench = Bench::new(DecoderLimits { n_cells: 64, n_sequence_tokens: 64, ..limits() }, 2);
     let overflow = ContextOverflow::Shift { keep: 4 };
-    bench.scheduler.admit(Submission { id: 0, prompt: vec![1; 50], max_tokens: Some(100), overflow, prefix_step: 1 }).unwrap();
+    bench
+        .scheduler
+        .admit(Submission { id: 0, prompt: vec![1; 50], max_tokens: Some(100), overflow, prefix_step: 1 })
+        .unwrap();
     bench.finish(0);
     let occupancy = bench.scheduler.occupancy();
     assert_eq!((occupancy.cells_cached, occupancy.cached_sequences), (4, 1), "only the kept start is clean");

@@ -3,18 +3,25 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::channel::{Channel, Sent, Terminal};
 use super::pacer::Pacer;
 use super::request::{EndOfGeneration, Ended, FinishReason, Queued, TokenEvent};
 use super::{Shared, TextConfig, TextStats, lock};
 use crate::sampling::{Sampler, Scratch};
-use crate::scheduler::{CacheOp, RequestId, Scheduler, SchedulerConfig, Step, StepEntry, Submission, Verdict};
-use crate::{CacheRefused, ContextOverflow, DecodeError, Decoder, DecoderLimits, EngineError, TokenId, Tokenizer};
+use crate::scheduler::{
+    CacheOp, Parkable, RequestId, Scheduler, SchedulerConfig, StateKey, Step, StepEntry, Submission, Verdict,
+};
+use crate::{
+    CacheRefused, ContextOverflow, DecodeError, Decoder, DecoderLimits, EngineError, SeqId, TokenId, Tokenizer,
+};
 
 /// A decoder that fails this often in a row is dead.
 const MAX_FAILURES: usize = 3;
+
+/// After this much quiet, finished prefixes leave the cache for main memory.
+const IDLE: Duration = Duration::from_millis(20);
 
 /// A request the thread knows.
 struct Live {
@@ -36,6 +43,9 @@ pub(super) struct EngineLoop<D> {
     pacer: Pacer,
     /// Buffers for sampling, shared by all sequences.
     scratch: Scratch,
+    /// States of finished prefixes that have left the cache.
+    saved: BTreeMap<StateKey, Vec<u8>>,
+    most_saved_bytes: usize,
     stats: TextStats,
     n_failures: usize,
 }
@@ -64,6 +74,8 @@ impl<D: Decoder> EngineLoop<D> {
             live: BTreeMap::new(),
             pacer: Pacer::default(),
             scratch: Scratch::default(),
+            saved: BTreeMap::new(),
+            most_saved_bytes: config.most_saved_bytes,
             stats: TextStats::default(),
             n_failures: 0,
         }
@@ -89,7 +101,11 @@ impl<D: Decoder> EngineLoop<D> {
                 if cfg!(debug_assertions) {
                     self.scheduler.check();
                 }
-                self.shared.inbox.wait();
+                match self.scheduler.parkable() {
+                    Some(parkable) if self.shared.inbox.is_quiet_for(IDLE) => self.park(parkable),
+                    Some(_) => {}
+                    None => self.shared.inbox.wait(),
+                }
             } else {
                 self.run_step(&step);
             }
@@ -179,6 +195,7 @@ impl<D: Decoder> EngineLoop<D> {
                 CacheOp::Copy { from, to, n_tokens } => (to, self.decoder.copy_prefix(from, to, n_tokens)),
                 CacheOp::Cut { seq, n_tokens } => (seq, self.decoder.cut(seq, n_tokens)),
                 CacheOp::Shift { seq, keep, discard } => (seq, self.decoder.shift(seq, keep, discard)),
+                CacheOp::Restore { key, to } => (to, self.restore(key, to)),
                 CacheOp::Clear { seq } => {
                     self.decoder.clear(seq);
                     continue;
@@ -191,6 +208,29 @@ impl<D: Decoder> EngineLoop<D> {
             }
         }
         all_done
+    }
+
+    /// Moves a finished prefix out of the cache, where every step would pay for its cells.
+    fn park(&mut self, parkable: Parkable) {
+        let first_held = self.decoder.first_held(parkable.seq);
+        match self.decoder.save(parkable.seq).filter(|state| state.len() <= self.most_saved_bytes) {
+            Some(state) => {
+                let dropped = self.scheduler.parked(parkable, first_held, state.len(), self.most_saved_bytes);
+                self.saved.insert(parkable.key, state);
+                dropped.iter().for_each(|key| drop(self.saved.remove(key)));
+            }
+            None => self.scheduler.not_parked(parkable),
+        }
+    }
+
+    fn restore(&mut self, key: StateKey, to: SeqId) -> Result<(), CacheRefused> {
+        let state = self.saved.get(&key).ok_or(CacheRefused)?;
+        let restored = self.decoder.restore(to, state);
+        if restored.is_err() {
+            self.scheduler.forget_parked(key);
+            self.saved.remove(&key);
+        }
+        restored
     }
 
     /// The cache is full although the count says otherwise: finished prefixes go first, then the youngest request.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::request::Queued;
 
@@ -71,6 +72,14 @@ impl Inbox {
         let mut state = self.lock();
         state.is_signalled = false;
         std::mem::take(&mut state.queued)
+    }
+
+    /// Waits for at most `idle`; says whether nothing happened.
+    pub(super) fn is_quiet_for(&self, idle: Duration) -> bool {
+        let state = self.lock();
+        let waited = self.bell.wait_timeout_while(state, idle, |state| !state.is_signalled);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        !state.is_signalled
     }
 
     /// Waits until something happens.

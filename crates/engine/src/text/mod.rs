@@ -42,6 +42,8 @@ pub struct TextConfig {
     pub n_slots: usize,
     /// Requests that may wait.
     pub max_waiting: usize,
+    /// Main memory for finished prefixes that have left the cache, in bytes.
+    pub most_saved_bytes: usize,
     /// What requests do at the end of the context unless they say otherwise.
     pub overflow: crate::ContextOverflow,
     /// The chat template the model file brings, if any.

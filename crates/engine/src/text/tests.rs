@@ -185,6 +185,12 @@ impl Decoder for Gate {
     fn shift(&mut self, seq: u32, keep: usize, discard: usize) -> Result<(), crate::CacheRefused> {
         self.inner.shift(seq, keep, discard)
     }
+    fn save(&mut self, seq: u32) -> Option<Vec<u8>> {
+        self.inner.save(seq)
+    }
+    fn restore(&mut self, to: u32, state: &[u8]) -> Result<(), crate::CacheRefused> {
+        self.inner.restore(to, state)
+    }
     fn first_held(&self, seq: u32) -> usize {
         self.inner.first_held(seq)
     }
@@ -195,6 +201,7 @@ fn config(name: &str) -> TextConfig {
         name: name.into(),
         n_slots: 1,
         max_waiting: 8,
+        most_saved_bytes: 1 << 20,
         overflow: crate::ContextOverflow::Stop,
         chat_template: None,
         architecture: "fake".into(),

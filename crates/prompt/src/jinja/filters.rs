@@ -499,21 +499,11 @@ impl Interp {
             let key = self.sort_key(&item, paths, case_sensitive)?;
             keyed.push((key, item));
         }
-        let mut failure = None;
-        keyed.sort_by(|(a, _), (b, _)| {
+        let less = |(a, _): &(Value, Value), (b, _): &(Value, Value)| {
             let (a, b) = if reverse { (b, a) } else { (a, b) };
-            match ops::compare(a, b, "<", &self.budget) {
-                Ok(order) => order.unwrap_or(std::cmp::Ordering::Equal),
-                Err(fault) => {
-                    failure.get_or_insert(fault);
-                    std::cmp::Ordering::Equal
-                }
-            }
-        });
-        match failure {
-            Some(fault) => Err(fault),
-            None => Ok(keyed.into_iter().map(|(_, item)| item).collect()),
-        }
+            Ok(ops::compare(a, b, "<", &self.budget)? == Some(std::cmp::Ordering::Less))
+        };
+        Ok(ops::merge_sort(keyed, &less)?.into_iter().map(|(_, item)| item).collect())
     }
 
     fn sort_key(&mut self, item: &Value, paths: Option<&Value>, case_sensitive: bool) -> Outcome<Value> {

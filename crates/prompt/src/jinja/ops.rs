@@ -82,6 +82,24 @@ pub(crate) fn compare(a: &Value, b: &Value, symbol: &str, budget: &Budget) -> Ou
     }
 }
 
+/// Stable sort by `less`, which may fail and need not be a total order: NaN is none.
+pub(crate) fn merge_sort<T>(mut items: Vec<T>, less: &impl Fn(&T, &T) -> Outcome<bool>) -> Outcome<Vec<T>> {
+    if items.len() < 2 {
+        return Ok(items);
+    }
+    let right = items.split_off(items.len() / 2);
+    let mut merged = Vec::with_capacity(items.len() + right.len());
+    let mut left = merge_sort(items, less)?.into_iter().peekable();
+    let mut right = merge_sort(right, less)?.into_iter().peekable();
+    while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
+        let smaller = if less(b, a)? { &mut right } else { &mut left };
+        merged.extend(smaller.next());
+    }
+    merged.extend(left);
+    merged.extend(right);
+    Ok(merged)
+}
+
 /// `item in container`
 pub(crate) fn contains(container: &Value, item: &Value, budget: &Budget) -> Outcome<bool> {
     match container {

@@ -5,7 +5,7 @@ use super::expr::compare_once;
 use super::interp::Interp;
 use super::methods::Args;
 use super::ops::equal;
-use super::value::{Outcome, SeqKind, Value, fail};
+use super::value::{Outcome, Value, fail};
 
 /// Names that tests go by.
 pub(super) const TESTS: &[&str] = &[

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use super::budget::Budget;
 use super::ops;
 use super::text::{Origin, Text, TextBuilder};
-use super::value::{Dict, Key, Outcome, SeqKind, Value, fail};
+use super::value::{Dict, Fault, Key, Outcome, SeqKind, Value, fail};
 
 /// `str(value)`. A string comes back as it is.
 pub(crate) fn to_text(value: &Value, budget: &Budget) -> Outcome<Text> {
@@ -85,14 +85,18 @@ fn key_sorted(value: &Value, budget: &Budget) -> Outcome<Value> {
             Ok(Value::Seq(*kind, items.into()))
         }
         Value::Dict(entries) => {
-            let mut sorted = Dict::with_capacity(entries.len());
+            let mut pairs = Vec::with_capacity(entries.len());
             for (key, (name, item)) in entries.iter() {
-                sorted.insert(key.clone(), (name.clone(), key_sorted(item, budget)?));
+                pairs.push((key.clone(), (name.clone(), key_sorted(item, budget)?)));
             }
-            sorted.sort_by(|_, (a, _), _, (b, _)| match ops::compare(a, b, "<", budget) {
-                Ok(order) => order.unwrap_or(Ordering::Equal),
-                Err(_) => a.type_name().cmp(b.type_name()),
-            });
+            let less = |(_, (a, _)): &(Key, (Value, Value)), (_, (b, _)): &(Key, (Value, Value))| match ops::compare(
+                a, b, "<", budget,
+            ) {
+                Ok(order) => Ok(order == Some(Ordering::Less)),
+                Err(Fault::Failed(_)) => Ok(a.type_name() < b.type_name()),
+                Err(fault) => Err(fault),
+            };
+            let sorted: Dict = ops::merge_sort(pairs, &less)?.into_iter().collect();
             Ok(Value::Dict(sorted.into()))
         }
         other => Ok(other.clone()),

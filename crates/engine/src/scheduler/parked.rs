@@ -1,0 +1,90 @@
+//! Finished prefixes that have left the cache for main memory.
+//!
+//! A cached prefix costs every step a little: attention looks at its cells, if only to skip them. While the model is
+//! idle the engine therefore saves cached prefixes and clears their cells; a request that matches gets the state back.
+
+use super::admission::common_len;
+use super::*;
+
+/// Identifies a saved state; the engine keeps the bytes.
+pub type StateKey = u64;
+
+/// A saved sequence.
+#[derive(Debug)]
+pub(super) struct Parked {
+    pub(super) key: StateKey,
+    pub(super) tokens: Vec<TokenId>,
+    /// What [`crate::Decoder::first_held`] said when it was saved.
+    pub(super) first_held: usize,
+    /// Size of the state.
+    n_bytes: usize,
+    pub(super) last_used: u64,
+}
+
+/// A cached prefix that can be saved now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parkable {
+    /// Who holds it.
+    pub seq: SeqId,
+    /// Under which name its state is to be kept.
+    pub key: StateKey,
+}
+
+impl Scheduler {
+    /// A cached prefix to save, oldest first; `None` while there is work or nothing is cached.
+    pub fn parkable(&self) -> Option<Parkable> {
+        let idle = self.running.is_empty() && self.waiting.is_empty() && self.pending_ops.is_empty();
+        let candidates = self.cached.iter().filter(|cached| idle && !cached.stays);
+        let oldest = candidates.min_by_key(|cached| cached.last_used)?;
+        Some(Parkable { seq: oldest.seq, key: self.use_counter + 1 })
+    }
+
+    /// The state of `parkable` was saved: its cells are cleared. Saved states beyond `most_bytes` in all are forgotten,
+    /// oldest first. Returns the keys whose bytes are to be dropped.
+    pub fn parked(
+        &mut self,
+        parkable: Parkable,
+        first_held: usize,
+        n_bytes: usize,
+        most_bytes: usize,
+    ) -> Vec<StateKey> {
+        let Some(idx) = self.cached.iter().position(|cached| cached.seq == parkable.seq) else {
+            return vec![parkable.key];
+        };
+        self.use_counter = self.use_counter.max(parkable.key);
+        let (tokens, last_used) = (std::mem::take(&mut self.cached[idx].tokens), self.cached[idx].last_used);
+        self.evict(idx);
+        let mut dropped = Vec::new();
+        // A state that another one begins with adds nothing, unless states can be continued at their end only.
+        if self.config.limits.sharing != crate::PrefixSharing::TakeOverWhole {
+            self.parked.retain(|other| {
+                let keep = !tokens.starts_with(&other.tokens);
+                dropped.extend((!keep).then_some(other.key));
+                keep
+            });
+        }
+        self.parked.push(Parked { key: parkable.key, tokens, first_held, n_bytes, last_used });
+        while self.parked.iter().map(|parked| parked.n_bytes).sum::<usize>() > most_bytes {
+            let oldest = (0..self.parked.len()).min_by_key(|&idx| self.parked[idx].last_used);
+            dropped.push(self.parked.remove(oldest.expect("a sum above 0 has a summand; this is a bug")).key);
+        }
+        dropped
+    }
+
+    /// The state cannot be saved or is too large: the prefix stays in the cache and is not offered again.
+    pub fn not_parked(&mut self, parkable: Parkable) {
+        if let Some(cached) = self.cached.iter_mut().find(|cached| cached.seq == parkable.seq) {
+            cached.stays = true;
+        }
+    }
+
+    /// Forgets a saved state that could not be brought back.
+    pub fn forget_parked(&mut self, key: StateKey) {
+        self.parked.retain(|parked| parked.key != key);
+    }
+
+    /// Tokens of `reusable` that a saved state covers.
+    pub(super) fn parked_len(&self, idx: usize, reusable: &[TokenId]) -> usize {
+        common_len(reusable, &self.parked[idx].tokens)
+    }
+}
