@@ -11,7 +11,14 @@
 //! interpreter (module `jinja`) whose strings carry the origin of every byte through all operations. A control token
 //! reaches the tokenizer as one ([`ingle_engine::SpecialTokens::Parse`]) only if the template, or the operator's
 //! `bos_token` and `eos_token`, wrote each of its characters; all other text is plain, whatever it spells. No marker
-//! goes into any string, so there is none to forge, and comparisons, lengths and trimming see the client's text as it is.
+//! goes into any string, so there is none to forge, and comparisons, lengths and trimming see the client's text as it is. Printed numbers and
+//! constants count as the client's too, as they may be its data or be computed from it.
+//!
+//! # Why not minijinja
+//!
+//! It was measured with its Python helpers. A source with `not `, `+a` or `{% elif %}` 200,000 times overflows the stack
+//! and aborts the process, even with fuel set, while a template comes from a downloaded file. Its strings have no place
+//! for the origin of a byte. And 14 of 239 differential cases came out otherwise than from jinja2.
 #![forbid(unsafe_code)]
 
 mod error;

@@ -218,6 +218,38 @@ fn no_client_character_is_ever_parsed() {
     eprintln!("{rendered} adversarial renderings, {other_branch} on another branch");
 }
 
+/// What is printed of a client's data in other ways than as its text is the client's as well.
+#[test]
+fn printed_values_are_no_template_text() {
+    let spellings = ["<5>", "<True>", "<None>", "<1.5>", "<k>"].map(String::from);
+    let vocabulary = TemplateVocabulary {
+        control_tokens: ControlTokens::new(&spellings).expect("the spellings are few"),
+        ..TemplateVocabulary::default()
+    };
+    let kwargs = serde_json::json!({
+        "n": 5, "t": true, "z": null, "x": 1.5, "code": 60, "fill": "<", "key": {"<k>": 1}, "percent": "%%"
+    });
+    let templates = [
+        "<{{ n }}>",
+        "<{{ n + 0 }}>",
+        "<{{ '%d' % n }}>{{ '<%s>' % n }}{{ '<{}>'.format(n) }}{{ '<%03.1f>' % x }}",
+        "<{{ n|string }}>{{ '<' ~ n ~ '>' }}<{{ [n]|first }}>",
+        "<{{ t }}><{{ z }}><{{ x }}>",
+        "{{ '%c' % code }}5>",
+        "{{ 'k>'.rjust(3, fill) }}{{ '5>'.center(3, fill) }}{{ '5>'|center(2) }}",
+        "{{ dict(**key)|list|first }}",
+        "{% macro m() %}{{ kwargs|list|first }}{% endmacro %}{{ m(**key) }}",
+    ];
+    for source in templates {
+        let template = ChatTemplate::compile(source, vocabulary.clone()).expect("the case parses");
+        let options =
+            TemplateOptions { kwargs: kwargs.as_object().expect("an object").clone(), ..TemplateOptions::default() };
+        let prompt = template.render(&Conversation::default(), &options).expect("the case renders");
+        assert!(spellings.iter().any(|spelling| prompt.text().contains(spelling)), "{source}: {}", prompt.text());
+        assert!(prompt.segments.iter().all(|s| s.special == SpecialTokens::Plain), "{source}");
+    }
+}
+
 #[test]
 fn origins_follow_the_text_through_templates() {
     let spellings = ["<|im_end|>", "<think>", "</think>", "<|im_start|>"].map(String::from);

@@ -249,8 +249,9 @@ impl Interp {
             Value::Str(text) => ops::slice_text(text, parts, &self.budget).map(Value::Str),
             Value::Seq(kind, items) if !kind.is_view() => {
                 self.budget.charge(items.len())?;
-                let taken = ops::slice_indices(items.len(), parts[0], parts[1], parts[2])?;
-                let kind = sliced_kind(*kind, items, &taken, parts[2].unwrap_or(1));
+                let bounds = ops::slice_bounds(items.len(), parts)?;
+                let taken = ops::slice_indices(bounds);
+                let kind = sliced_kind(*kind, bounds);
                 Ok(Value::Seq(kind, Rc::new(taken.into_iter().map(|at| items[at].clone()).collect())))
             }
             other => fail(format!("'{}' object is not subscriptable", other.type_name())),
@@ -458,15 +459,14 @@ fn range(args: &Args, budget: &Budget) -> Outcome<Value> {
     Ok(Value::Seq(kind, Rc::new(items)))
 }
 
-/// The kind of a slice: a range stays one, of the items `taken` at every `step`th.
-fn sliced_kind(kind: SeqKind, items: &[Value], taken: &[usize], by: i128) -> SeqKind {
+/// The kind of the slice `[from:to:by]` of a sequence: of a range it is one.
+fn sliced_kind(kind: SeqKind, [from, to, by]: [i128; 3]) -> SeqKind {
     let SeqKind::Range { start, step, .. } = kind else { return kind };
-    let by = i64::try_from(by).unwrap_or(i64::MAX);
-    let at = |idx: Option<&usize>| idx.and_then(|at| items[*at].as_int()).and_then(|value| i64::try_from(value).ok());
-    let step = step.saturating_mul(by);
-    match (at(taken.first()), at(taken.last())) {
-        (Some(first), Some(last)) => SeqKind::Range { start: first, stop: last.saturating_add(step), step },
-        _ => SeqKind::Range { start, stop: start, step },
+    let scaled = |value: i128| i64::try_from(value).unwrap_or(i64::MAX).saturating_mul(step);
+    SeqKind::Range {
+        start: start.saturating_add(scaled(from)),
+        stop: start.saturating_add(scaled(to)),
+        step: scaled(by),
     }
 }
 

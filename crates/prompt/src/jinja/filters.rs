@@ -116,6 +116,9 @@ impl Interp {
                 };
                 super::format::percent(&text, &values, &self.budget)?
             }
+            "urlencode" if matches!(value, Value::Dict(_) | Value::Seq(..)) => {
+                return fail("filter 'urlencode' takes a text here");
+            }
             "urlencode" => text.map_runs(url_encode),
             "wordcount" => {
                 let words = text.as_str().split(|c: char| !(c.is_alphanumeric() || c == '_'));

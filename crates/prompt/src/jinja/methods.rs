@@ -202,7 +202,8 @@ pub(crate) fn call_str(text: &Text, name: &str, args: &Args, budget: &Budget) ->
     let raw = text.as_str();
     let result = match name {
         "upper" => text.map_runs(str::to_uppercase),
-        "lower" | "casefold" => text.map_runs(str::to_lowercase),
+        "lower" => text.map_runs(str::to_lowercase),
+        "casefold" => text.map_runs(case_fold),
         "capitalize" => capitalize(text),
         "title" => title(text, |c| c.is_alphabetic()),
         "swapcase" => text.map_runs(swap_case),
@@ -212,7 +213,7 @@ pub(crate) fn call_str(text: &Text, name: &str, args: &Args, budget: &Budget) ->
         "removesuffix" => text.slice_of(raw.strip_suffix(args.required(name)?.as_str()).unwrap_or(raw)),
         "center" | "ljust" | "rjust" | "zfill" => justify(text, name, args, budget)?,
         "join" => join_method(text, args, budget)?,
-        "expandtabs" => text.map_runs(|run| run.replace('\t', "        ")),
+        "expandtabs" => expand_tabs(text, args.int(0, "tabsize")?.unwrap_or(8), budget)?,
         "split" | "rsplit" => return split(text, name == "rsplit", args, budget),
         "splitlines" => return Ok(Value::list(split_lines(text, args.flag(0, "keepends", false), budget)?)),
         "partition" | "rpartition" => return partition(text, name == "rpartition", args),
@@ -275,6 +276,32 @@ pub(crate) fn title(text: &Text, in_word: impl Fn(char) -> bool) -> Text {
         inside = in_word(c);
     }
     out.finish().with_markup(text.markup)
+}
+
+fn case_fold(run: &str) -> String {
+    run.chars()
+        .flat_map(char::to_lowercase)
+        .flat_map(|c| if c == 'ı' { vec![c] } else { c.to_uppercase().flat_map(char::to_lowercase).collect() })
+        .collect()
+}
+
+fn expand_tabs(text: &Text, size: i128, budget: &Budget) -> Outcome<Text> {
+    let size = usize::try_from(size.max(0)).unwrap_or(usize::MAX);
+    let tabs = text.as_str().matches('\t').count();
+    budget.text(text.len().saturating_add(tabs.saturating_mul(size)))?;
+    let mut out = TextBuilder::new();
+    let mut column = 0;
+    for (at, c) in text.as_str().char_indices() {
+        if c == '\t' {
+            let spaces = size.checked_sub(column % size.max(1)).unwrap_or(0);
+            out.push(&Text::template(" ".repeat(spaces)));
+            column += spaces;
+            continue;
+        }
+        out.push_range(text, at..at + c.len_utf8());
+        column = if matches!(c, '\n' | '\r') { 0 } else { column + 1 };
+    }
+    Ok(out.finish().with_markup(text.markup))
 }
 
 fn swap_case(run: &str) -> String {

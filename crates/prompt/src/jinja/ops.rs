@@ -320,13 +320,8 @@ pub(crate) fn index(at: i128, len: usize) -> Option<usize> {
     usize::try_from(at).ok().filter(|at| *at < len)
 }
 
-/// The indices that `[start:stop:step]` takes from a sequence of `len`.
-pub(crate) fn slice_indices(
-    len: usize,
-    start: Option<i128>,
-    stop: Option<i128>,
-    step: Option<i128>,
-) -> Outcome<Vec<usize>> {
+/// The bounds and the step that `[start:stop:step]` comes to for a sequence of `len`.
+pub(crate) fn slice_bounds(len: usize, [start, stop, step]: [Option<i128>; 3]) -> Outcome<[i128; 3]> {
     let step = step.unwrap_or(1);
     if step == 0 {
         return fail("slice step cannot be zero");
@@ -336,13 +331,18 @@ pub(crate) fn slice_indices(
     let clamp = |at: i128| if at < 0 { (at.saturating_add(len)).max(low) } else { at.min(high) };
     let start = start.map_or(if step > 0 { low } else { high }, clamp);
     let stop = stop.map_or(if step > 0 { high } else { low }, clamp);
+    Ok([start, stop, step])
+}
+
+/// The indices that a slice of these bounds takes.
+pub(crate) fn slice_indices([start, stop, step]: [i128; 3]) -> Vec<usize> {
     let mut taken = Vec::new();
     let mut at = start;
     while (step > 0 && at < stop) || (step < 0 && at > stop) {
         taken.push(usize::try_from(at).unwrap_or(0));
         at = at.saturating_add(step);
     }
-    Ok(taken)
+    taken
 }
 
 /// `text[start:stop:step]`
@@ -350,7 +350,7 @@ pub(crate) fn slice_text(text: &Text, bounds: [Option<i128>; 3], budget: &Budget
     budget.text(text.len())?;
     let mut places: Vec<usize> = text.as_str().char_indices().map(|(at, _)| at).collect();
     places.push(text.len());
-    let taken = slice_indices(places.len() - 1, bounds[0], bounds[1], bounds[2])?;
+    let taken = slice_indices(slice_bounds(places.len() - 1, bounds)?);
     if let (Some(first), Some(last), None | Some(1)) = (taken.first(), taken.last(), bounds[2]) {
         return Ok(text.slice(places[*first]..places[*last + 1]));
     }

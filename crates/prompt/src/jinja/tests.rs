@@ -5,35 +5,118 @@ use serde_json::{Value as Json, json};
 use crate::{PromptError, render_row};
 
 /// Tables of one context each, and templates with what jinja2 3.1 rendered under Hugging Face's settings: an immutable
-/// sandbox, `trim_blocks`, `lstrip_blocks`, loop controls, and `tojson` without HTML escapes.
+/// sandbox, `trim_blocks`, `lstrip_blocks`, loop controls, and `tojson` without HTML escapes. A case with `differs` says
+/// why we do otherwise there: such templates do not occur, and to follow would cost more than it is worth.
 const TABLES: [&str; 2] =
     [include_str!("../../testdata/jinja_cases.json"), include_str!("../../testdata/jinja_more_cases.json")];
 
-fn differs(context: &Json, case: &Json) -> Option<String> {
+fn is_equal(context: &Json, case: &Json) -> (bool, Result<String, PromptError>) {
     let mut row = context.clone();
     row["template"] = case["template"].clone();
     row["now"] = json!("2025-01-02T03:04:05");
     let rendered = render_row(&row);
-    let right = match (case["expected"].as_str(), &rendered) {
+    let equal = match (case["expected"].as_str(), &rendered) {
         (Some(expected), Ok(found)) => expected == found,
         (None, Err(PromptError::Limit { .. })) => false,
         (None, Err(_)) => true,
         _ => false,
     };
-    (!right).then(|| format!("{}\n  want {}\n  have {rendered:?}", case["template"], case["expected"]))
+    (equal, rendered)
 }
 
 #[test]
 fn renders_as_python_does() {
-    let (mut total, mut wrong) = (0, Vec::new());
+    let (mut total, mut known, mut wrong) = (0, 0, Vec::new());
     for table in TABLES {
         let table: Json = serde_json::from_str(table).expect("the table is JSON");
-        let cases = table["cases"].as_array().expect("cases is a list");
-        total += cases.len();
-        wrong.extend(cases.iter().filter_map(|case| differs(&table["context"], case)));
+        for case in table["cases"].as_array().expect("cases is a list") {
+            total += 1;
+            let (equal, rendered) = is_equal(&table["context"], case);
+            let expects_equal = case["differs"].is_null();
+            known += usize::from(!expects_equal);
+            if equal != expects_equal {
+                let (template, expected) = (&case["template"], &case["expected"]);
+                wrong.push(format!("{template} {}\n  want {expected}\n  have {rendered:?}", case["differs"]));
+            }
+        }
     }
-    assert!(total > 300, "{total} cases");
-    assert!(wrong.is_empty(), "{} of {total} cases differ:\n{}", wrong.len(), wrong.join("\n"));
+    eprintln!("{} of {total} cases equal, {known} known to differ", total - known - wrong.len());
+    assert!(total - known > 390, "{total} cases, {known} known to differ");
+    assert!(wrong.is_empty(), "{} of {total} cases are not as expected:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Whole numbers at the edge of 128 bits, wherever one may stand.
+#[test]
+fn no_integer_is_too_large_to_survive() {
+    let max = "170141183460469231731687303715884105727";
+    let numbers =
+        [max.to_owned(), format!("(-{max} - 1)"), format!("-{max}"), format!("{max}9"), "-1".into(), "0".into()];
+    let templates = [
+        "{{ A + B }}",
+        "{{ A - B }}",
+        "{{ A * B }}",
+        "{{ A / B }}",
+        "{{ A // B }}",
+        "{{ A % B }}",
+        "{{ A ** B }}",
+        "{{ -A }}",
+        "{{ A|abs }}",
+        "{{ A|int }}",
+        "{{ A|float|int }}",
+        "{{ A|round(B) }}",
+        "{{ A|string|int }}",
+        "{{ 'abc'[A] }}",
+        "{{ 'abc'[A:B] }}",
+        "{{ 'abc'[A:B:A] }}",
+        "{{ [1, 2][A] }}",
+        "{{ [1, 2][A:B:B] }}",
+        "{{ range(9)[A:B:A] }}",
+        "{{ range(A, B) }}",
+        "{{ range(A, B, A) }}",
+        "{{ 'x' * A }}",
+        "{{ [1] * A }}",
+        "{{ A is divisibleby B }}",
+        "{{ A is odd }}",
+        "{{ 'abc'.find('c', A, B) }}",
+        "{{ 'aa'.replace('a', 'b', A) }}",
+        "{{ '%d %x %c' % (A, B, A) }}",
+        "{{ '%*d' % (A, B) }}",
+        "{{ '{:,} {:e}'.format(A, B) }}",
+        "{{ 'a'|indent(A) }}",
+        "{{ 'a'|truncate(A, leeway=B) }}",
+        "{{ 'a'|center(A) }}",
+        "{{ [1]|batch(A)|list }}",
+        "{{ [1]|slice(A)|list }}",
+        "{{ 'a'.zfill(A) }}",
+        "{{ 'a b'.split(' ', A) }}",
+        "{{ 'a\t'.expandtabs(A) }}",
+        "{{ {A: 1}[B] }}",
+        "{{ [A, B, 1.5]|sort }}",
+        "{{ [1]|tojson(indent=A) }}",
+        "{{ A.bit_length() }}",
+        "{{ '9'|int(base=A) }}",
+        "{{ [A, B]|sum }}",
+        "{{ A == B or A < B }}",
+    ];
+    for template in templates {
+        for a in &numbers {
+            for b in &numbers {
+                let source = template.replace('A', a).replace('B', b);
+                if let Ok(text) = render_row(&json!({"template": source})) {
+                    assert!(text.len() < 20_000, "{source}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn values_without_an_order_sort_without_a_panic() {
+    let items: Vec<Json> =
+        (0..200).map(|idx| if idx % 3 == 0 { json!("nan") } else { json!((idx * 37) % 100) }).collect();
+    let row = |template: &str| json!({"template": template, "items": items.clone()});
+    assert!(render_row(&row("{{ items|map('float')|sort|length }}{{ items|map('float')|max }}")).is_ok());
+    assert!(render_row(&row("{{ items|sort }}")).is_err());
 }
 
 #[test]
@@ -62,6 +145,7 @@ fn hostile_templates_end_with_an_error() {
          {% endfor %}{{ [ns.l] }}"
             .to_owned(),
         "{{ 9 ** 9 ** 9 ** 9 }}".to_owned(),
+        "{% block b %}{{ self.b() }}{% endblock %}".to_owned(),
         "{{ '".to_owned(),
         "{% if".to_owned(),
         "{#".to_owned(),
