@@ -293,7 +293,7 @@ fn expand_tabs(text: &Text, size: i128, budget: &Budget) -> Outcome<Text> {
     let mut column = 0;
     for (at, c) in text.as_str().char_indices() {
         if c == '\t' {
-            let spaces = size.checked_sub(column % size.max(1)).unwrap_or(0);
+            let spaces = size.saturating_sub(column % size.max(1));
             out.push(&Text::template(" ".repeat(spaces)));
             column += spaces;
             continue;
