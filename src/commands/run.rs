@@ -38,6 +38,10 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
     let runtime = open(&args)?;
     let options = server_options(&args.http);
     let hints = hints::wanted().then(|| hints::Hints::new(&listener, &args)).transpose()?;
+    // Whoever connected since the port was bound is told the truth too.
+    if let Some(model) = args.models.first() {
+        runtime.set_starting(Some(format!("preparing {model}")));
+    }
     let preparing = prepare::prepare(runtime.clone(), args.models, stop.clone(), hints);
     let outcome = serve_while(listener, ServerState::new(runtime.clone(), options), stop, preparing).await;
     runtime.unload_all();
@@ -90,7 +94,7 @@ fn server_options(args: &HttpArgs) -> ServerOptions {
     let origins: Vec<String> = args.cors_allow_origins.iter().filter(|origin| !origin.is_empty()).cloned().collect();
     let allows_all = origins.is_empty() || origins.iter().any(|origin| origin == "*");
     ServerOptions {
-        api_keys: args.api_keys.iter().filter(|key| !key.is_empty()).cloned().collect(),
+        api_keys: args.api_keys.iter().map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()).collect(),
         body_limit_bytes: (args.upload_limit as usize) << 20,
         cors: if allows_all { Cors::AnyOrigin } else { Cors::Origins(origins) },
         machine_tag: args.machine_tag.clone(),

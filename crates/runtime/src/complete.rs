@@ -8,6 +8,9 @@ use ingle_engine::{
 use crate::options::sampling_params;
 use crate::{AnswerOptions, Runtime, RuntimeError, TextStream};
 
+/// Text up to here is always counted exactly; it takes a fraction of a second.
+pub(crate) const ALWAYS_COUNTED: usize = 4 << 20;
+
 /// Most answers one call may ask for.
 const MAX_ANSWERS: usize = 128;
 
@@ -51,8 +54,6 @@ impl Runtime {
 
 /// Tokens of a prompt; refuses text that cannot fit before spending time on it.
 pub(crate) fn tokenize_prompt(model: &TextModel, segments: &[Segment]) -> Result<Vec<TokenId>, EngineError> {
-    /// Text up to here is always counted exactly; it takes a fraction of a second.
-    const ALWAYS_COUNTED: usize = 4 << 20;
     /// No common vocabulary has longer entries, but for runs of blanks.
     const MOST_BYTES_PER_TOKEN: usize = 128;
     let context_tokens = model.limits().n_sequence_tokens;
@@ -81,6 +82,7 @@ pub(crate) fn generation_request(
         end_of_generation: if ignores_end { EndOfGeneration::Ignored } else { EndOfGeneration::Stops },
         control_tokens: ControlTokens::Hide,
         overflow: options.overflow,
+        prefix_reuse: options.prefix_reuse,
     })
 }
 

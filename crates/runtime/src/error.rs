@@ -46,6 +46,8 @@ pub enum RuntimeError {
         needed_mib: u64,
         /// What could be made free, in MiB.
         free_mib: u64,
+        /// Models that are in use now and may be idle later.
+        n_busy: usize,
     },
     /// A number in the call that makes no sense.
     #[error("{parameter} is {value}; use {permitted}")]

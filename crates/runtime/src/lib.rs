@@ -29,6 +29,6 @@ pub use status::{LoadedModel, ModelState, Readiness};
 pub use ingle_catalog as catalog;
 pub use ingle_engine::{
     AnswerToken, Backend, Completion, ContextOverflow, EngineError, FinishReason, GenerationEvent, GpuLayers, Hardware,
-    Health, Piece, TextStats, Timings, TokenId, TokenKind, Usage, sampling,
+    Health, Piece, PrefixReuse, Segment, Surround, TextStats, Timings, TokenId, TokenKind, Usage, sampling,
 };
 pub use ingle_prompt as prompt;

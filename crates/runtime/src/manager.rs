@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use ingle_catalog::ModelConfig;
-use ingle_engine::{Backend, DeviceKind, Engine, Hardware, Health, LoadOptions, MemoryEstimate, TextModel};
+use ingle_engine::{Backend, Engine, Hardware, Health, LoadOptions, MemoryEstimate, TextModel};
 use ingle_prompt::ChatTemplate;
 use tokio::sync::watch;
 
@@ -16,6 +16,9 @@ use crate::{LoadDefaults, LoadedModel, ModelState, RuntimeError};
 
 /// Reads what the machine has free now.
 pub(crate) type Probe = Arc<dyn Fn() -> Hardware + Send + Sync>;
+
+/// A context that a model can always do with.
+const LEAST_CONTEXT: usize = 1024;
 
 /// Share of the memory that models may fill.
 const USABLE_SHARE: f64 = 0.95;
@@ -46,38 +49,42 @@ enum Slot {
 }
 
 /// Keeps a model from being evicted; dropping it lets go.
-pub struct Lease(Arc<Resident>);
+pub struct Lease {
+    resident: Arc<Resident>,
+    /// As the catalog has it now; what concerns loading is as it was then.
+    config: Arc<ModelConfig>,
+}
 
 impl std::fmt::Debug for Lease {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lease").field("model", &self.0.config.name).finish()
+        f.debug_struct("Lease").field("model", &self.config.name).finish()
     }
 }
 
 impl Lease {
-    fn new(resident: Arc<Resident>) -> Self {
+    fn new(resident: Arc<Resident>, config: Arc<ModelConfig>) -> Self {
         resident.leases.fetch_add(1, Ordering::AcqRel);
         *lock(&resident.last_used) = Instant::now();
-        Self(resident)
+        Self { resident, config }
     }
 
     /// Name of the model.
     pub fn model(&self) -> &str {
-        &self.0.config.name
+        &self.config.name
     }
 
     /// Its configuration.
     pub fn config(&self) -> &ModelConfig {
-        &self.0.config
+        &self.config
     }
 
     /// The loaded model.
     pub fn engine(&self) -> &Engine {
-        &self.0.engine
+        &self.resident.engine
     }
 
     pub(crate) fn resident(&self) -> &Resident {
-        &self.0
+        &self.resident
     }
 
     /// The text handle.
@@ -86,20 +93,20 @@ impl Lease {
     /// [`RuntimeError::Incapable`] when the model generates no text.
     pub fn text(&self) -> Result<&TextModel, RuntimeError> {
         let incapable = || RuntimeError::Incapable { model: self.model().to_owned(), capability: "generate text" };
-        self.0.engine.text.as_ref().ok_or_else(incapable)
+        self.resident.engine.text.as_ref().ok_or_else(incapable)
     }
 }
 
 impl Clone for Lease {
     fn clone(&self) -> Self {
-        Self::new(Arc::clone(&self.0))
+        Self::new(Arc::clone(&self.resident), Arc::clone(&self.config))
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        *lock(&self.0.last_used) = Instant::now();
-        self.0.leases.fetch_sub(1, Ordering::AcqRel);
+        *lock(&self.resident.last_used) = Instant::now();
+        self.resident.leases.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -132,7 +139,7 @@ impl Manager {
         };
         let outcome = receiver.wait_for(Option::is_some).await;
         match outcome.ok().and_then(|outcome| outcome.clone()) {
-            Some(result) => result.map(Lease::new),
+            Some(result) => result.map(|resident| Lease::new(resident, Arc::new(config.clone()))),
             None => Err(died(&config.name, "its loader ended without a result").into()),
         }
     }
@@ -142,7 +149,9 @@ impl Manager {
         match slots.get(&config.name) {
             Some(Slot::Loading(receiver)) => return Ok(Found::Loading(receiver.clone())),
             Some(Slot::Ready(resident)) => match resident.health() {
-                Health::Alive => return Ok(Found::Ready(Lease::new(Arc::clone(resident)))),
+                Health::Alive => {
+                    return Ok(Found::Ready(Lease::new(Arc::clone(resident), Arc::new(config.clone()))));
+                }
                 Health::Dead { reason } => {
                     tracing::warn!(model = config.name, reason, "the engine has died; loading the model again");
                 }
@@ -155,7 +164,10 @@ impl Manager {
         let job = Job { manager: Arc::clone(self), config: config.clone(), backend, options, sender };
         let spawned = std::thread::Builder::new().name(format!("load {}", config.name)).spawn(move || job.run());
         spawned.map_err(|error| died(&config.name, &format!("no thread could be started: {error}")))?;
-        slots.insert(config.name.clone(), Slot::Loading(receiver.clone()));
+        let before = slots.insert(config.name.clone(), Slot::Loading(receiver.clone()));
+        drop(slots);
+        // A dead engine's memory is given back aside: the caller may be an executor's thread.
+        drop(std::thread::Builder::new().name("unload".into()).spawn(move || drop(before)));
         Ok(Found::Loading(receiver))
     }
 
@@ -169,22 +181,47 @@ impl Manager {
         })
     }
 
-    /// Evicts idle models, least recently used first, until `needed` fits.
-    fn make_room(&self, model: &str, needed: MemoryEstimate) -> Result<(), RuntimeError> {
+    /// Evicts idle models, least recently used first, until the model fits. Nothing is evicted in vain. A model that
+    /// may choose its own context is made smaller by its backend, so only the least it can do with is asked for.
+    fn make_room(&self, backend: &dyn Backend, options: &LoadOptions) -> Result<(), RuntimeError> {
+        let least = match options.context_size {
+            Some(_) => backend.estimate(options)?,
+            None => backend.estimate(&LoadOptions { context_size: Some(LEAST_CONTEXT), ..options.clone() })?,
+        };
+        let wanted = backend.estimate(options)?.total_bytes();
         loop {
-            let free_bytes = usable_bytes(&(self.probe)());
-            if needed.total_bytes() <= free_bytes {
+            let Some(free_bytes) = usable_bytes(&(self.probe)()) else { return Ok(()) };
+            if wanted <= free_bytes {
                 return Ok(());
             }
-            let Some(idle) = self.take_idle() else {
+            let (idle_bytes, n_busy) = self.reclaimable();
+            if least.total_bytes() > free_bytes + idle_bytes {
                 return Err(RuntimeError::OutOfMemory {
-                    model: model.to_owned(),
-                    needed_mib: needed.total_bytes() >> 20,
-                    free_mib: free_bytes >> 20,
+                    model: options.name.clone(),
+                    needed_mib: least.total_bytes() >> 20,
+                    free_mib: (free_bytes + idle_bytes) >> 20,
+                    n_busy,
                 });
-            };
-            tracing::info!(model = idle.config.name, "evicted to make room for {model}");
+            }
+            let Some(idle) = self.take_idle() else { return Ok(()) };
+            tracing::info!(model = idle.config.name, "evicted to make room for {}", options.name);
         }
+    }
+
+    /// Bytes of models that nothing uses, and how many models are in use.
+    fn reclaimable(&self) -> (u64, usize) {
+        let slots = lock(&self.slots);
+        let (mut idle_bytes, mut n_busy) = (0, 0);
+        for slot in slots.values() {
+            match slot {
+                Slot::Ready(resident) if resident.leases.load(Ordering::Acquire) == 0 => {
+                    idle_bytes += resident.engine.memory.total_bytes();
+                }
+                Slot::Ready(_) => n_busy += 1,
+                Slot::Loading(_) => {}
+            }
+        }
+        (idle_bytes, n_busy)
     }
 
     /// Removes the idle model that was used least recently.
@@ -260,14 +297,12 @@ fn died(model: &str, reason: &str) -> ingle_engine::EngineError {
     ingle_engine::EngineError::Died { model: model.to_owned(), reason: reason.to_owned() }
 }
 
-/// Bytes that models may still take: of the GPUs when there are any, else of main memory.
-fn usable_bytes(hardware: &Hardware) -> u64 {
-    let free = |kind: fn(DeviceKind) -> bool| -> u64 {
-        hardware.devices.iter().filter(|device| kind(device.kind)).map(|device| device.free_bytes).sum()
-    };
-    // A model that does not fit on the GPUs may still run partly on the CPU, so both count.
-    let total = free(|kind| kind == DeviceKind::Cpu) + free(|kind| kind != DeviceKind::Cpu);
-    (total as f64 * USABLE_SHARE) as u64
+/// Bytes that models may still take; `None` when the machine does not tell. A model that does not fit on the GPUs may
+/// still run partly on the CPU, so both count.
+fn usable_bytes(hardware: &Hardware) -> Option<u64> {
+    hardware.cpu().filter(|cpu| cpu.total_bytes > 0)?;
+    let free_bytes: u64 = hardware.devices.iter().map(|device| device.free_bytes).sum();
+    Some((free_bytes as f64 * USABLE_SHARE) as u64)
 }
 
 /// One load, on its own thread.
@@ -285,14 +320,16 @@ impl Job {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.load()));
         let result = result.unwrap_or_else(|_| Err(died(&self.config.name, "its loader panicked").into()));
         let mut slots = lock(&self.manager.slots);
-        match &result {
+        let before = match &result {
             Ok(resident) => slots.insert(self.config.name.clone(), Slot::Ready(Arc::clone(resident))),
             Err(error) => {
                 tracing::warn!(model = self.config.name, %error, "the model was not loaded");
                 slots.remove(&self.config.name)
             }
         };
+        // What was there may be the last handle of an engine; its end takes time and needs no lock.
         drop(slots);
+        drop(before);
         self.sender.send_replace(Some(result));
     }
 
@@ -300,7 +337,7 @@ impl Job {
         let _one_at_a_time = lock(&self.manager.loading);
         let begun = Instant::now();
         let estimate = self.backend.estimate(&self.options)?;
-        self.manager.make_room(&self.config.name, estimate)?;
+        self.manager.make_room(self.backend.as_ref(), &self.options)?;
         let hardware = (self.manager.probe)();
         let engine = self.backend.load(&self.options, &hardware)?;
         tracing::info!(

@@ -3,7 +3,7 @@
 use ingle_catalog::{ModelConfig, TokenCount};
 use ingle_engine::sampling::{self, Dry, DryBreakers, Mirostat, SamplerKind, SamplingParams, Xtc};
 use ingle_engine::{
-    CacheType, ContextOverflow, EngineError, FlashAttention, GpuLayers, LoadOptions, Segment, Surround, TokenId,
+    CacheType, ContextOverflow, EngineError, FlashAttention, GpuLayers, LoadOptions, PrefixReuse, Segment, Surround, TokenId,
     Tokenizer,
 };
 
@@ -101,6 +101,8 @@ pub struct AnswerOptions {
     pub top_logprobs: Option<u32>,
     /// What happens at the end of the context; absent is the model's setting.
     pub overflow: Option<ContextOverflow>,
+    /// What may be taken from the prefix cache.
+    pub prefix_reuse: PrefixReuse,
 }
 
 impl Default for AnswerOptions {
@@ -113,6 +115,7 @@ impl Default for AnswerOptions {
             ignore_eos: None,
             top_logprobs: None,
             overflow: None,
+            prefix_reuse: PrefixReuse::Allowed,
         }
     }
 }
@@ -176,7 +179,8 @@ fn xtc(asked: &SamplingOverrides) -> Option<Xtc> {
 }
 
 fn dry(asked: &SamplingOverrides, tokenizer: &dyn Tokenizer) -> Result<Option<Dry>, EngineError> {
-    let Some(multiplier) = asked.dry_multiplier else { return Ok(None) };
+    // Breakers cost a look at the whole vocabulary: none of that for a penalty that does nothing.
+    let Some(multiplier) = asked.dry_multiplier.filter(|&multiplier| multiplier != 0.0) else { return Ok(None) };
     let base = Dry::default();
     let usual = ["\n", ":", "\"", "*"].map(String::from).to_vec();
     let breakers = asked.dry_sequence_breakers.as_ref().unwrap_or(&usual);
@@ -190,7 +194,7 @@ fn dry(asked: &SamplingOverrides, tokenizer: &dyn Tokenizer) -> Result<Option<Dr
 }
 
 fn dry_breakers(texts: &[String], tokenizer: &dyn Tokenizer) -> Result<DryBreakers, EngineError> {
-    const MOST_BREAKERS: usize = 64;
+    const MOST_BREAKERS: usize = 16;
     if texts.len() > MOST_BREAKERS {
         let reason = format!("{} texts were given, at most {MOST_BREAKERS} are possible", texts.len());
         return Err(EngineError::Option { option: "dry_sequence_breakers".into(), reason });

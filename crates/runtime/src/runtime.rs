@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ingle_catalog::{Catalog, ModelEntry, Usecase};
 use ingle_engine::{Backend, Hardware, Segment, Surround, TokenId};
 
+use crate::complete::ALWAYS_COUNTED;
 use crate::manager::{Manager, Probe};
 use crate::{Lease, LoadDefaults, LoadedModel, ModelState, Readiness, RuntimeError};
 
@@ -80,7 +81,7 @@ impl Runtime {
         self.0.manager.lease(&entry.config, path).await
     }
 
-    /// Takes a model out of memory; requests that run on it end with an error. `false` when it is not loaded.
+    /// Takes a model out of memory once the answers that run on it have ended. `false` when it is not loaded.
     pub fn unload(&self, model: &str) -> bool {
         self.0.manager.unload(model)
     }
@@ -107,13 +108,25 @@ impl Runtime {
         dead.map_or(Readiness::Ready, |reason| Readiness::Degraded { reason })
     }
 
-    /// The tokens of a text; control tokens in it are recognised.
+    /// The tokens of a text of at most 4 MiB.
     ///
     /// # Errors
-    /// As [`Runtime::lease`], and when the text cannot be tokenized.
-    pub async fn tokenize(&self, model: Option<&str>, text: &str) -> Result<Vec<TokenId>, RuntimeError> {
+    /// As [`Runtime::lease`], and when the text is too long or cannot be tokenized.
+    pub async fn tokenize(
+        &self,
+        model: Option<&str>,
+        segment: Segment,
+        surround: Surround,
+    ) -> Result<Vec<TokenId>, RuntimeError> {
+        if segment.text.len() > ALWAYS_COUNTED {
+            return Err(RuntimeError::InvalidParameter {
+                parameter: "content",
+                value: format!("{} bytes long", segment.text.len()),
+                permitted: format!("at most {ALWAYS_COUNTED} bytes a call"),
+            });
+        }
         let lease = self.lease(model, Usecase::Tokenize).await?;
-        Ok(lease.text()?.tokenizer().tokenize(&[Segment::parse(text)], Surround::Nothing)?)
+        Ok(lease.text()?.tokenizer().tokenize(&[segment], surround)?)
     }
 
     /// The text of tokens; bytes that are no UTF-8 become U+FFFD.

@@ -191,7 +191,7 @@ fn a_prompt_over_the_context_is_refused_before_it_is_queued() {
 #[test]
 fn tokens_and_text_are_each_others_inverse() {
     let house = house(Answers::Hash);
-    let tokens = block_on(house.runtime.tokenize(Some("one"), "grüße")).unwrap();
+    let tokens = block_on(house.runtime.tokenize(Some("one"), Segment::parse("grüße"), Surround::Nothing)).unwrap();
     assert_eq!(tokens.len(), 7);
     assert_eq!(block_on(house.runtime.detokenize(Some("one"), &tokens)).unwrap(), "grüße");
     assert!(block_on(house.runtime.detokenize(Some("one"), &[99_999])).is_err());

@@ -24,7 +24,13 @@ impl From<RuntimeError> for ApiError {
             RuntimeError::Incapable { .. } => {
                 Self { param: Some("model".into()), ..Self::bad_request("model_incapable", message) }
             }
-            RuntimeError::OutOfMemory { .. } => Self::unavailable("insufficient_memory", message, LATER_SECS),
+            RuntimeError::OutOfMemory { n_busy: 1.., .. } => {
+                Self::unavailable("insufficient_memory", message, LATER_SECS)
+            }
+            // Clients repeat what failed with 5xx, and waiting does not make the machine larger.
+            RuntimeError::OutOfMemory { .. } => {
+                Self { param: Some("model".into()), ..Self::bad_request("model_too_large", message) }
+            }
             RuntimeError::InvalidParameter { parameter, .. } => Self::invalid_value(parameter, message),
         }
     }

@@ -9,6 +9,7 @@
 //! answers (`fault`).
 #![forbid(unsafe_code)]
 
+mod aside;
 mod body;
 mod docs;
 mod error;

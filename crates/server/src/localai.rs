@@ -6,9 +6,10 @@ use axum::response::{IntoResponse, Response};
 use ingle_api::localai::{
     DetokenizeRequest, DetokenizeResponse, LoadedModel, NotReady, System, TokenizeRequest, TokenizeResponse, Version,
 };
-use ingle_runtime::{ModelState, Readiness};
+use ingle_runtime::{ModelState, Readiness, Segment, Surround};
 use serde_json::{Value, json};
 
+use crate::aside::{aside, named};
 use crate::body::JsonBody;
 use crate::error::ApiError;
 use crate::lifecycle::Stage;
@@ -23,8 +24,11 @@ pub(crate) async fn tokenize(
     let Some(content) = request.content else {
         return Err(ApiError::invalid_value("content", "`content` is missing; send the text to take apart"));
     };
-    let tokens = state.runtime().tokenize(request.model.as_deref(), &content).await;
-    let tokens = tokens.map_err(|error| ApiError::from(error).renamed("prompt", "content"))?;
+    let segment = if request.parse_special == Some(false) { Segment::plain(content) } else { Segment::parse(content) };
+    let surround = if request.add_special == Some(true) { Surround::AsModelWants } else { Surround::Nothing };
+    let (runtime, model) = (state.runtime().clone(), named(request.model));
+    let tokens = aside(async move { Ok(runtime.tokenize(model.as_deref(), segment, surround).await?) }).await;
+    let tokens = tokens.map_err(|error| error.renamed("prompt", "content"))?;
     Ok(Json(TokenizeResponse { tokens }))
 }
 
@@ -36,7 +40,7 @@ pub(crate) async fn detokenize(
     let Some(tokens) = request.tokens else {
         return Err(ApiError::invalid_value("tokens", "`tokens` is missing; send a list of token ids"));
     };
-    let content = state.runtime().detokenize(request.model.as_deref(), &tokens).await;
+    let content = state.runtime().detokenize(named(request.model).as_deref(), &tokens).await;
     let content = content.map_err(|error| ApiError::from(error).renamed("prompt", "tokens"))?;
     Ok(Json(DetokenizeResponse { content }))
 }

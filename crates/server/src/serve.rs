@@ -10,6 +10,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
 
 use crate::lifecycle::Stage;
 use crate::router;
@@ -17,6 +18,9 @@ use crate::state::ServerState;
 
 /// How long connections may take to send their last bytes after everything was cancelled.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// A client that takes no byte for so long is gone, whatever its connection says; its slot is needed.
+const STALLED: Duration = Duration::from_secs(60);
 
 /// Rest after a failure to accept that will happen again at once, such as too many open files.
 const ACCEPT_REST: Duration = Duration::from_millis(250);
@@ -44,7 +48,9 @@ where
         };
         match accepted {
             Ok((stream, _)) => {
-                let io = TokioIo::new(without_delay(stream));
+                let mut stream = TimeoutStream::new(without_delay(stream));
+                stream.set_write_timeout(Some(STALLED));
+                let io = TokioIo::new(Box::pin(stream));
                 let connection = connections.watch(builder.serve_connection(io, service.clone()));
                 tokio::spawn(async move {
                     if let Err(error) = connection.await {

@@ -297,16 +297,18 @@ impl Scheduler {
     }
 
     /// The decoder would not copy into or cut `seq`: a cached prefix is dropped, a request that was to start from it
-    /// waits again, at the front, and will compute its whole prompt.
-    pub fn refuse_reuse(&mut self, seq: SeqId) {
+    /// waits again, at the front, and will compute its whole prompt. Returns a request that is in the middle of its
+    /// answer and cannot go on.
+    pub fn refuse_reuse(&mut self, seq: SeqId) -> Option<RequestId> {
         if let Some(idx) = self.cached.iter().position(|cached| cached.seq == seq) {
-            return self.evict(idx);
+            self.evict(idx);
+            return None;
         }
-        let Some(idx) = self.running.iter().position(|running| running.seq == seq) else { return };
+        let idx = self.running.iter().position(|running| running.seq == seq)?;
+        if self.running[idx].n_generated > 0 {
+            return Some(self.running[idx].id);
+        }
         let mut lost = self.running.remove(idx);
-        self.started.retain(|started| started.id != lost.id);
-        let prompt_len = lost.tokens.len() - lost.n_generated;
-        lost.tokens.truncate(prompt_len);
         let submission = Submission {
             id: lost.id,
             prompt: std::mem::take(&mut lost.tokens),
@@ -316,6 +318,7 @@ impl Scheduler {
         };
         self.release_running(lost);
         self.waiting.push_front(Waiting { submission, reuse: Reuse::Never });
+        None
     }
 
     fn release_running(&mut self, lost: Running) {

@@ -142,7 +142,8 @@ impl World {
                 }
             };
             if !done {
-                self.scheduler.refuse_reuse(seq);
+                let lost = self.scheduler.refuse_reuse(seq);
+                assert_eq!(lost, None, "only requests without an answer are refused here");
                 all_done = false;
             }
         }

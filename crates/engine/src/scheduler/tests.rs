@@ -264,7 +264,7 @@ fn a_refused_reuse_computes_the_prompt_again() {
     let Some(&CacheOp::Copy { to, .. }) = step.ops.iter().find(|op| matches!(op, CacheOp::Copy { .. })) else {
         panic!("a copy was planned: {:?}", step.ops)
     };
-    bench.scheduler.refuse_reuse(to);
+    assert_eq!(bench.scheduler.refuse_reuse(to), None);
     bench.scheduler.take_started();
     bench.finish(1);
     assert_eq!(bench.started, [(1, 0)]);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::channel::{Channel, Sent, Terminal};
 use super::pacer::Pacer;
-use super::request::{EndOfGeneration, Ended, FinishReason, Queued, TokenEvent};
+use super::request::{EndOfGeneration, Ended, FinishReason, PrefixReuse, Queued, TokenEvent};
 use super::{Shared, TextConfig, TextStats, lock};
 use crate::sampling::{Sampler, Scratch};
 use crate::scheduler::{
@@ -120,7 +120,11 @@ impl<D: Decoder> EngineLoop<D> {
                 prompt: request.prompt,
                 max_tokens: request.max_tokens,
                 overflow: request.overflow.unwrap_or(self.overflow),
-                prefix_step: if request.sampling.seed.is_some() { self.decoder.limits().n_batch } else { 1 },
+                prefix_step: match request.prefix_reuse {
+                    PrefixReuse::Never => usize::MAX,
+                    PrefixReuse::Allowed if request.sampling.seed.is_some() => self.decoder.limits().n_batch,
+                    PrefixReuse::Allowed => 1,
+                },
             };
             let live = Live { channel, sampler, end_of_generation: request.end_of_generation, started: None };
             self.live.insert(id, live);
@@ -203,7 +207,9 @@ impl<D: Decoder> EngineLoop<D> {
             };
             if let Err(CacheRefused) = done {
                 tracing::debug!(model = self.shared.name, ?op, "the cache refused; the prompt is computed again");
-                self.scheduler.refuse_reuse(seq);
+                if let Some(id) = self.scheduler.refuse_reuse(seq) {
+                    self.fail(id, "the context could not be shifted");
+                }
                 all_done = false;
             }
         }

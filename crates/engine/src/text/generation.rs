@@ -97,6 +97,7 @@ impl Generation {
             Filtered::Text(text) if text.is_empty() => {}
             Filtered::Text(text) => self.emit(text),
             Filtered::Stopped(text) => {
+                self.drop_tokens_beyond(text.len());
                 self.emit(text);
                 self.finish(FinishReason::Stop, event.at);
                 self.channel.leave();
@@ -117,6 +118,15 @@ impl Generation {
                 self.ready.push_back(Err(error));
             }
         }
+    }
+
+    /// Tokens that are part of a stop text are not part of the answer.
+    fn drop_tokens_beyond(&mut self, n_bytes: usize) {
+        let mut end = 0;
+        self.held.retain(|token| {
+            end += token.bytes.len();
+            end <= n_bytes
+        });
     }
 
     fn emit(&mut self, text: String) {

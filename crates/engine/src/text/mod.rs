@@ -26,6 +26,7 @@ use inbox::Inbox;
 use request::Queued;
 pub use request::{
     AnswerToken, Completion, ControlTokens, EndOfGeneration, FinishReason, GenerationEvent, GenerationRequest, Piece,
+    PrefixReuse,
     Timings, Usage,
 };
 
@@ -303,8 +304,13 @@ impl TextModel {
             if let Some(reason) = &registry.died {
                 return Err(shared.died_error(reason.clone()));
             }
-            let limit = self.0.config.max_waiting;
-            if registry.n_waiting + queued.len() > limit {
+            // What runs has a slot; only what comes on top of the slots waits.
+            let (limit, n_slots) = (self.0.config.max_waiting, self.0.config.n_slots);
+            if queued.len() > limit + n_slots {
+                let reason = format!("{} answers at once are more than {limit} may wait; ask for fewer", queued.len());
+                return Err(EngineError::Option { option: "n".into(), reason });
+            }
+            if registry.open.len() + queued.len() > limit + n_slots {
                 let retry_after_secs = shared.retry_after_secs(&registry, self.0.config.n_slots);
                 return Err(EngineError::Overloaded { waiting: registry.n_waiting, limit, retry_after_secs });
             }

@@ -44,6 +44,18 @@ pub struct GenerationRequest {
     pub control_tokens: ControlTokens,
     /// What happens at the end of the context; `None` is the model's setting.
     pub overflow: Option<ContextOverflow>,
+    /// What may be taken from the prefix cache.
+    pub prefix_reuse: PrefixReuse,
+}
+
+/// What a request may take from the prefix cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PrefixReuse {
+    /// All there is; with a seed only whole batches, so that the answer can be made again.
+    #[default]
+    Allowed,
+    /// Nothing: the whole prompt is computed.
+    Never,
 }
 
 /// Why an answer ended.

@@ -33,7 +33,8 @@ pub(crate) fn cors(options: &Cors) -> Option<CorsLayer> {
         CorsLayer::new()
             .allow_origin(origins)
             .allow_methods(AllowMethods::any())
-            .allow_headers(AllowHeaders::any())
+            // Browsers do not count `authorization` as part of `*`.
+            .allow_headers(AllowHeaders::mirror_request())
             .expose_headers(ExposeHeaders::any()),
     )
 }

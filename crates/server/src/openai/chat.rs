@@ -10,6 +10,7 @@ use ingle_api::openai::{
     AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, ChatDelta, ChatLogprobs, ChatRequest,
     FinishReason, Role, Usage,
 };
+use ingle_runtime::catalog::Usecase;
 use ingle_runtime::{AnswerToken, ChatCall, ChatEvent, ChatStream};
 
 use super::conversation::{conversation, template_options};
@@ -18,6 +19,7 @@ use super::logprobs::Vocabulary;
 use super::params::{answer_options, chat_logprobs};
 use super::usage::{Bill, SharesPrompt, finished};
 use super::{Identity, StreamUsage, Timing, finish_reason};
+use crate::aside::{aside, named};
 use crate::body::JsonBody;
 use crate::error::ApiError;
 use crate::sse;
@@ -41,18 +43,25 @@ pub(crate) async fn chat(
     JsonBody(request): JsonBody<ChatRequest>,
 ) -> Result<Response, ApiError> {
     let logprobs = chat_logprobs(request.logprobs, request.top_logprobs)?;
+    let model = named(request.model.clone());
     let call = ChatCall {
-        model: request.model.clone(),
+        model: model.clone(),
         conversation: conversation(&request)?,
         template: template_options(&request),
         options: answer_options(request.sampling(), request.max_completion_tokens, logprobs)?,
     };
     let shape =
         Shape { logprobs: logprobs.is_some(), timing: Timing::from(&headers), usage: request.stream_options.into() };
-    let started = async { Ok(state.runtime().chat(call).await?) };
+    let runtime = state.runtime().clone();
+    let started = async {
+        // Loading is waited for here; what follows is work.
+        let _lease = runtime.lease(model.as_deref(), Usecase::Chat).await?;
+        let runtime = runtime.clone();
+        aside(async move { Ok(runtime.chat(call).await?) }).await
+    };
     let answers =
         state.lifecycle().unless_cancelled(started).await.map_err(|error| error.renamed("prompt", "messages"))?;
-    let model = request.model.unwrap_or_else(|| answers[0].model().to_owned());
+    let model = model.unwrap_or_else(|| answers[0].model().to_owned());
     let identity = Identity::new("chatcmpl", &model);
     if request.stream.unwrap_or(false) {
         let encoder = Chunks::new(state.clone(), identity, shape, &answers);

@@ -10,13 +10,15 @@ use ingle_api::openai::{
     Completion, CompletionChoice, CompletionChunk, CompletionChunkChoice, CompletionLogprobs, CompletionRequest,
     FinishReason, Prompt,
 };
-use ingle_runtime::{AnswerOptions, AnswerToken, CompletionCall, GenerationEvent, PromptInput, TextStream};
+use ingle_runtime::catalog::Usecase;
+use ingle_runtime::{AnswerOptions, AnswerToken, CompletionCall, GenerationEvent, Lease, PromptInput, TextStream};
 
 use super::drive::{Encode, frames, select};
 use super::logprobs::Vocabulary;
 use super::params::{MAX_ANSWERS, answer_options, completion_logprobs};
 use super::usage::{Bill, SharesPrompt, finished};
 use super::{Identity, StreamUsage, Timing, finish_reason};
+use crate::aside::{aside, named};
 use crate::body::JsonBody;
 use crate::error::ApiError;
 use crate::sse;
@@ -64,8 +66,10 @@ async fn answer(state: &ServerState, headers: &HeaderMap, request: CompletionReq
         usage: request.stream_options.into(),
     };
     let prompts = prompts(request.prompt, options.n)?;
-    let answers = start(state, request.model.as_deref(), prompts, &options, request.echo.unwrap_or(false)).await?;
-    let model = request.model.clone().unwrap_or_else(|| answers[0].stream.model().to_owned());
+    let model = named(request.model.clone());
+    let echo = if request.echo == Some(true) { Echo::Prompt } else { Echo::Nothing };
+    let answers = start(state, model.clone(), prompts, options, echo).await?;
+    let model = model.unwrap_or_else(|| answers[0].stream.model().to_owned());
     let identity = Identity::new("cmpl", &model);
     if request.stream.unwrap_or(false) {
         let encoder = Chunks::new(state.clone(), identity, shape, &answers);
@@ -115,27 +119,53 @@ struct Answer {
     echo: String,
 }
 
+/// What stands in front of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Echo {
+    Nothing,
+    Prompt,
+}
+
 async fn start(
     state: &ServerState,
-    model: Option<&str>,
+    model: Option<String>,
     prompts: Vec<PromptInput>,
-    options: &AnswerOptions,
-    echo: bool,
+    options: AnswerOptions,
+    echo: Echo,
 ) -> Result<Vec<Answer>, ApiError> {
-    let mut answers = Vec::with_capacity(prompts.len() * options.n);
-    for prompt in prompts {
-        let front = match &prompt {
-            PromptInput::Text(text) if echo => text.clone(),
-            PromptInput::Tokens(tokens) if echo => state.runtime().detokenize(model, tokens).await?,
-            PromptInput::Text(_) | PromptInput::Tokens(_) => String::new(),
-        };
-        let call = CompletionCall { model: model.map(str::to_owned), prompt, options: options.clone() };
-        let streams = state.lifecycle().unless_cancelled(async { Ok(state.runtime().complete(call).await?) }).await?;
-        for stream in streams {
-            answers.push(Answer { stream, echo: front.clone() });
+    let runtime = state.runtime().clone();
+    let started = async {
+        // Loading is waited for here; what follows is work.
+        let lease = runtime.lease(model.as_deref(), Usecase::Completion).await?;
+        let (runtime, model) = (runtime.clone(), Some(lease.model().to_owned()));
+        aside(async move {
+            let mut answers = Vec::with_capacity(prompts.len() * options.n);
+            for prompt in prompts {
+                let front = match echo {
+                    Echo::Nothing => String::new(),
+                    Echo::Prompt => text_of(&prompt, &lease)?,
+                };
+                let call = CompletionCall { model: model.clone(), prompt, options: options.clone() };
+                let streams = runtime.complete(call).await?;
+                answers.extend(streams.into_iter().map(|stream| Answer { stream, echo: front.clone() }));
+            }
+            Ok(answers)
+        })
+        .await
+    };
+    state.lifecycle().unless_cancelled(started).await
+}
+
+/// The prompt as text, in the vocabulary of the model that completes it.
+fn text_of(prompt: &PromptInput, lease: &Lease) -> Result<String, ApiError> {
+    match prompt {
+        PromptInput::Text(text) => Ok(text.clone()),
+        PromptInput::Tokens(tokens) => {
+            let tokenizer = lease.text()?.tokenizer();
+            let bytes: Vec<u8> = tokens.iter().flat_map(|&token| tokenizer.token_bytes(token)).copied().collect();
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
         }
     }
-    Ok(answers)
 }
 
 /// Reads every answer to its end.

@@ -1,6 +1,6 @@
 //! From the fields of a request to the runtime's options; what cannot be honoured is refused here.
 use ingle_api::openai::{LogprobsRequest, ResponseFormat, SamplingFields};
-use ingle_runtime::{AnswerOptions, SamplingOverrides, TokenWindow};
+use ingle_runtime::{AnswerOptions, PrefixReuse, SamplingOverrides, TokenWindow};
 
 use crate::error::ApiError;
 
@@ -12,6 +12,12 @@ const MAX_TOP_LOGPROBS: i64 = 20;
 
 /// Most strings that may end an answer; the text is searched for each of them.
 const MAX_STOPS: usize = 256;
+
+/// Bytes of all these strings together.
+const MAX_STOP_BYTES: usize = 16 << 10;
+
+/// Most biases of all answers of a request together; each answer has its own copy.
+const MAX_BIASES: usize = 1 << 16;
 
 /// Options of an answer.
 ///
@@ -28,14 +34,23 @@ pub(crate) fn answer_options(
         Some(_) => limit("max_completion_tokens", max_completion_tokens)?,
         None => limit("max_tokens", fields.max_tokens)?,
     };
+    let n = n_answers(fields.n)?;
+    if sampling.logit_bias.len().saturating_mul(n) > MAX_BIASES {
+        let permitted = format!("at most {} entries for {n} answers", MAX_BIASES / n);
+        return Err(out_of_range("logit_bias", sampling.logit_bias.len(), &permitted));
+    }
     Ok(AnswerOptions {
-        n: n_answers(fields.n)?,
+        n,
         sampling,
         max_tokens,
         stop: stops(fields.stop.map(|stop| stop.0).unwrap_or_default())?,
         ignore_eos: fields.ignore_eos,
         top_logprobs,
         overflow: None,
+        prefix_reuse: match fields.cache_prompt {
+            Some(false) => PrefixReuse::Never,
+            Some(true) | None => PrefixReuse::Allowed,
+        },
     })
 }
 
@@ -87,6 +102,10 @@ fn limit(param: &'static str, value: Option<i64>) -> Result<Option<usize>, ApiEr
 fn stops(stop: Vec<String>) -> Result<Vec<String>, ApiError> {
     if stop.len() > MAX_STOPS {
         return Err(out_of_range("stop", stop.len(), &format!("a list of at most {MAX_STOPS} strings")));
+    }
+    let n_bytes = stop.iter().map(String::len).sum::<usize>();
+    if n_bytes > MAX_STOP_BYTES {
+        return Err(out_of_range("stop", format!("{n_bytes} bytes"), &format!("at most {MAX_STOP_BYTES} bytes in all")));
     }
     Ok(stop.into_iter().filter(|stop| !stop.is_empty()).collect())
 }
