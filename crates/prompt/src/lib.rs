@@ -11,8 +11,8 @@
 //! interpreter (module `jinja`) whose strings carry the origin of every byte through all operations. A control token
 //! reaches the tokenizer as one ([`ingle_engine::SpecialTokens::Parse`]) only if the template, or the operator's
 //! `bos_token` and `eos_token`, wrote each of its characters; all other text is plain, whatever it spells. No marker
-//! goes into any string, so there is none to forge, and comparisons, lengths and trimming see the client's text as it is. Printed numbers and
-//! constants count as the client's too, as they may be its data or be computed from it.
+//! goes into any string, so there is none to forge, and comparisons, lengths and trimming see the client's text as it is.
+//! Printed numbers and constants count as the client's too, as they may be its data or be computed from it.
 //!
 //! # Why not minijinja
 //!
