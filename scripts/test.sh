@@ -15,6 +15,17 @@ for model in ${TEST_MODELS:-smollm2-135m-instruct gemma-3-270m}; do
     "$root/scripts/model.sh" "$model" "$INGLE_TEST_MODELS"
 done
 
+# The official client, where Python can have it; without it that one test says so and passes.
+python="$cache/openai-client/bin/python"
+if ! "$python" -c 'import openai' 2>/dev/null; then
+    { python3 -m venv "$cache/openai-client" && "$python" -m pip install -q openai==3.54.0; } >/dev/null 2>&1 || :
+fi
+if "$python" -c 'import openai' 2>/dev/null; then
+    export INGLE_OPENAI_PYTHON="$python"
+else
+    say "The openai package cannot be installed here: its test is passed over."
+fi
+
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 claim_target

@@ -8,5 +8,6 @@ mod cli;
 mod damaged;
 mod http;
 mod library;
+mod openai;
 mod serve;
 mod support;

@@ -27,6 +27,7 @@ pub use hardware::{Device, DeviceKind, Hardware};
 pub use segment::{Segment, SpecialTokens};
 pub use text::{
     AnswerToken, BlockingGeneration, Completion, ControlTokens, EndOfGeneration, FaultReporter, FinishReason,
-    Generation, GenerationEvent, GenerationRequest, Health, Piece, PrefixReuse, TextConfig, TextModel, TextStats, Timings, Usage,
+    Generation, GenerationEvent, GenerationRequest, Health, Piece, PrefixReuse, TextConfig, TextModel, TextStats,
+    Timings, Usage,
 };
 pub use token::{Surround, TokenId, TokenKind, Tokenizer};

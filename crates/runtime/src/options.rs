@@ -3,8 +3,8 @@
 use ingle_catalog::{ModelConfig, TokenCount};
 use ingle_engine::sampling::{self, Dry, DryBreakers, Mirostat, SamplerKind, SamplingParams, Xtc};
 use ingle_engine::{
-    CacheType, ContextOverflow, EngineError, FlashAttention, GpuLayers, LoadOptions, PrefixReuse, Segment, Surround, TokenId,
-    Tokenizer,
+    CacheType, ContextOverflow, EngineError, FlashAttention, GpuLayers, LoadOptions, PrefixReuse, Segment, Surround,
+    TokenId, Tokenizer,
 };
 
 use crate::RuntimeError;

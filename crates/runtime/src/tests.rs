@@ -179,10 +179,12 @@ fn a_prompt_over_the_context_is_refused_before_it_is_queued() {
     let house = house(Answers::Hash);
     let refused = |n_chars| block_on(house.runtime.chat(call("one", &"x".repeat(n_chars)))).unwrap_err();
     let counted = refused(600);
-    let expected = |prompt_tokens| matches!(
-        counted,
-        RuntimeError::Engine(EngineError::ContextLengthExceeded { prompt_tokens: n, context_tokens: 512 }) if n == prompt_tokens
-    );
+    let expected = |prompt_tokens| {
+        matches!(
+            counted,
+            RuntimeError::Engine(EngineError::ContextLengthExceeded { prompt_tokens: n, context_tokens: 512 }) if n == prompt_tokens
+        )
+    };
     assert!(expected(1 + "[user][assistant]".len() + 600), "{counted}");
     let huge = refused(10_000_000);
     assert!(matches!(huge, RuntimeError::Engine(EngineError::PromptTooLarge { context_tokens: 512, .. })), "{huge}");

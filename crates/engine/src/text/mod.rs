@@ -26,8 +26,7 @@ use inbox::Inbox;
 use request::Queued;
 pub use request::{
     AnswerToken, Completion, ControlTokens, EndOfGeneration, FinishReason, GenerationEvent, GenerationRequest, Piece,
-    PrefixReuse,
-    Timings, Usage,
+    PrefixReuse, Timings, Usage,
 };
 
 use crate::sampling::Sampler;

@@ -105,7 +105,11 @@ fn stops(stop: Vec<String>) -> Result<Vec<String>, ApiError> {
     }
     let n_bytes = stop.iter().map(String::len).sum::<usize>();
     if n_bytes > MAX_STOP_BYTES {
-        return Err(out_of_range("stop", format!("{n_bytes} bytes"), &format!("at most {MAX_STOP_BYTES} bytes in all")));
+        return Err(out_of_range(
+            "stop",
+            format!("{n_bytes} bytes"),
+            &format!("at most {MAX_STOP_BYTES} bytes in all"),
+        ));
     }
     Ok(stop.into_iter().filter(|stop| !stop.is_empty()).collect())
 }
