@@ -31,9 +31,12 @@ pub struct Parkable {
 }
 
 impl Scheduler {
-    /// A cached prefix to save, oldest first; `None` while there is work or nothing is cached.
+    /// A cached prefix to save, oldest first; `None` while there is work or nothing is cached. A request that wants to
+    /// be reproducible and is next on an idle model counts as no work: it shall find the cache empty, since sums come
+    /// out differently with other cells in between.
     pub fn parkable(&self) -> Option<Parkable> {
-        let idle = self.running.is_empty() && self.waiting.is_empty() && self.pending_ops.is_empty();
+        let may_wait = self.waiting.front().is_none_or(|next| next.submission.prefix_step > 1);
+        let idle = self.running.is_empty() && may_wait;
         let candidates = self.cached.iter().filter(|cached| idle && !cached.stays);
         let oldest = candidates.min_by_key(|cached| cached.last_used)?;
         Some(Parkable { seq: oldest.seq, key: self.use_counter + 1 })

@@ -93,6 +93,11 @@ impl<D: Decoder> EngineLoop<D> {
             if self.shared.inbox.is_closed() {
                 return self.end_all();
             }
+            if self.scheduler.occupancy().waiting > 0 {
+                while let Some(parkable) = self.scheduler.parkable() {
+                    self.park(parkable);
+                }
+            }
             let decoder = &self.decoder;
             let step = self.scheduler.next_step(self.pacer.budget(), &|seq| decoder.first_held(seq));
             self.note_started();
