@@ -26,6 +26,10 @@ else
     say "The openai package cannot be installed here: its test is passed over."
 fi
 
+# Engines compute with a thread a core and wait for each other by spinning: two at a time take far longer than one
+# after the other.
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-1}"
+
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 claim_target
