@@ -56,7 +56,7 @@ async fn client(
     while Instant::now() < until {
         round += 1;
         let (n_prompt, n_answer) = (16 + random.below(241), 16 + random.below(49));
-        let patient = (idx + round) % 4 != 0;
+        let patient = !(idx + round).is_multiple_of(4);
         let most_pieces = if patient { usize::MAX } else { 1 + random.below(8) };
         let request = target.request(None, &random.words(n_prompt), n_answer)?;
         let outcome = match target.stream(request, most_pieces).await {
