@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod constraint;
 mod decoder;
 mod error;
 #[cfg(any(test, feature = "fake"))]
@@ -21,6 +22,7 @@ mod token;
 pub use backend::{
     Backend, CacheType, ContextOverflow, Engine, FlashAttention, GpuLayers, LoadOptions, MemoryEstimate,
 };
+pub use constraint::{Allowed, Constraint, ConstraintError, TokenMask};
 pub use decoder::{BatchToken, CacheRefused, DecodeError, Decoder, DecoderLimits, PrefixSharing, SeqId};
 pub use error::EngineError;
 pub use hardware::{Device, DeviceKind, Hardware};
