@@ -63,8 +63,9 @@ pub(super) fn guard(shared: &Shared, body: impl FnOnce()) {
 impl<D: Decoder> EngineLoop<D> {
     pub(super) fn new(decoder: D, tokenizer: Arc<dyn Tokenizer>, config: &TextConfig, shared: Arc<Shared>) -> Self {
         let limits = decoder.limits().clone();
-        let scheduler =
-            Scheduler::new(SchedulerConfig { limits, n_slots: config.n_slots, max_waiting: config.max_waiting });
+        // Requests pass through the queue on their way to a slot, so those that will find one count here too.
+        let max_waiting = config.max_waiting + config.n_slots;
+        let scheduler = Scheduler::new(SchedulerConfig { limits, n_slots: config.n_slots, max_waiting });
         Self {
             decoder,
             tokenizer,
@@ -330,6 +331,8 @@ impl<D: Decoder> EngineLoop<D> {
                 None => registry.n_waiting = registry.n_waiting.saturating_sub(1),
             }
         }
+        // Whoever reads the end must find it in the numbers.
+        self.publish();
         live.channel.end(terminal);
     }
 

@@ -306,7 +306,8 @@ impl TextModel {
             // What runs has a slot; only what comes on top of the slots waits.
             let (limit, n_slots) = (self.0.config.max_waiting, self.0.config.n_slots);
             if queued.len() > limit + n_slots {
-                let reason = format!("{} answers at once are more than {limit} may wait; ask for fewer", queued.len());
+                let most = limit + n_slots;
+                let reason = format!("{} answers at once are more than the {most} that may run and wait", queued.len());
                 return Err(EngineError::Option { option: "n".into(), reason });
             }
             if registry.open.len() + queued.len() > limit + n_slots {

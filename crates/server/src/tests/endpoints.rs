@@ -119,7 +119,8 @@ async fn browsers_of_other_origins_are_let_in_as_the_options_say() {
     let guarded = ServerOptions { api_keys: vec!["k".into()], ..ServerOptions::default() };
     let any = preflight(with_options(guarded)).await;
     assert_eq!((any.status, any.header("access-control-allow-origin")), (StatusCode::OK, "*"));
-    assert_eq!(any.header("access-control-allow-headers"), "*");
+    // Named one by one: to a browser, `*` does not stand for `authorization`.
+    assert_eq!(any.header("access-control-allow-headers"), "authorization,content-type");
     let listed = ServerOptions { cors: Cors::Origins(vec!["https://page".into()]), ..ServerOptions::default() };
     assert_eq!(preflight(with_options(listed)).await.header("access-control-allow-origin"), "https://page");
     let other = ServerOptions { cors: Cors::Origins(vec!["https://other".into()]), ..ServerOptions::default() };

@@ -8,7 +8,7 @@ use ingle_engine::fake::Answers;
 use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::{Setup, events};
+use super::{Server, Setup, events};
 use crate::ServerOptions;
 use crate::layers::panicked;
 
@@ -55,14 +55,37 @@ async fn a_panic_is_a_500_with_an_envelope() {
     assert_eq!(response.headers()["content-type"], "application/json");
 }
 
+/// Opens a stream that goes on until it is dropped.
+async fn endless(server: &Server) -> Body {
+    let body = r#"{"model":"m","prompt":"x","stream":true,"ignore_eos":true}"#;
+    let request = Request::post("/v1/completions").body(Body::from(body)).expect("a request");
+    let response = server.router.clone().oneshot(request).await.expect("an answer");
+    assert_eq!(response.status(), StatusCode::OK);
+    response.into_body()
+}
+
 #[tokio::test]
 async fn a_full_queue_is_a_503_that_says_when_to_come_back() {
-    let server = Setup { max_waiting: 2, ..Setup::default() }.build();
-    let refused = server.post(CHAT, r#"{"model":"m","messages":[{"role":"user","content":"Hi"}],"n":9}"#).await;
+    let server = Setup { answers: Answers::Hash, max_waiting: 2, context_size: 200_000, ..Setup::default() }.build();
+    let running = endless(&server).await;
+    let n_slots = server.state.runtime().loaded()[0].stats.expect("a text model").occupancy.slots;
+    let ask = async |n: usize| {
+        let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"Hi"}}],"max_tokens":1,"n":{n}}}"#);
+        server.post(CHAT, &body).await
+    };
+    let refused = ask(n_slots + 2).await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{}", refused.text());
     assert_eq!(refused.json()["error"]["code"], "overloaded");
     assert!(refused.header("retry-after").parse::<u64>().is_ok_and(|secs| secs >= 1));
-    assert_eq!(server.busy(), 0, "nothing of it is left behind");
+    // One more can never be served, so that trying again is no use.
+    let impossible = ask(n_slots + 3).await;
+    assert_eq!((impossible.status, &impossible.json()["error"]["param"]), (StatusCode::BAD_REQUEST, &"n".into()));
+    drop(running);
+    while server.busy() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let served = ask(n_slots + 2).await;
+    assert_eq!(served.status, StatusCode::OK, "{}", served.text());
 }
 
 #[tokio::test]
@@ -102,13 +125,10 @@ async fn a_model_file_that_has_gone_is_told() {
 #[tokio::test]
 async fn a_failure_in_the_middle_of_a_stream_is_a_frame() {
     let server = Setup { answers: Answers::Hash, context_size: 200_000, ..Setup::default() }.build();
-    let body = r#"{"model":"m","prompt":"x","stream":true,"ignore_eos":true}"#;
-    let request = Request::post("/v1/completions").body(Body::from(body)).expect("a request");
-    let response = server.router.clone().oneshot(request).await.expect("an answer");
-    assert_eq!(response.status(), StatusCode::OK);
+    let body = endless(&server).await;
     // Another request kills the engine under it.
     server.post("/v1/completions", r#"{"model":"m","prompt":"<|panic|>"}"#).await;
-    let body = response.into_body().collect().await.expect("a whole body").to_bytes();
+    let body = body.collect().await.expect("a whole body").to_bytes();
     let text = String::from_utf8(body.to_vec()).expect("UTF-8");
     let events = events(&text);
     assert!(events.len() > 2 && events[0].starts_with(r#"{"id":"cmpl-"#), "{text}");
