@@ -25,7 +25,7 @@ use parked::Parked;
 use crate::{ContextOverflow, DecoderLimits, EngineError, SeqId, TokenId};
 
 pub use parked::{Parkable, StateKey};
-pub use step::{CacheOp, Step, StepEntry};
+pub use step::{CacheOp, PromptShare, Step, StepEntry};
 
 /// Identifies a request within one engine.
 pub type RequestId = u64;

@@ -167,9 +167,13 @@ impl World {
     fn step(&mut self) {
         self.park();
         self.disturb();
-        let budget = 1 + self.random.below(20);
+        let share = match self.random.below(28) {
+            n if n > 20 => PromptShare::Alone(n - 10),
+            n => PromptShare::Beside(n),
+        };
         let decoder = &self.decoder;
-        let step = self.scheduler.next_step(budget, &|seq| decoder.first_held(seq));
+        let step = self.scheduler.next_step(share, &|seq| decoder.first_held(seq));
+        assert!(!step.answers_wait || step.n_prompt_tokens > 0, "answers wait for prompts only");
         self.log.push(format!("{step:?}"));
         self.n_cached_tokens +=
             self.scheduler.take_started().iter().map(|started| started.cached_tokens).sum::<usize>();
@@ -210,8 +214,9 @@ impl World {
             }
             let ids: Vec<_> = self.open.keys().copied().collect();
             ids.into_iter().for_each(|id| self.scheduler.set_resting(id, false));
+            let share = if self.random.below(2) == 0 { PromptShare::Alone(16) } else { PromptShare::Beside(16) };
             let decoder = &self.decoder;
-            let step = self.scheduler.next_step(16, &|seq| decoder.first_held(seq));
+            let step = self.scheduler.next_step(share, &|seq| decoder.first_held(seq));
             assert!(!step.is_empty(), "open requests {:?} but nothing to do", self.open.keys());
             let batch: Vec<_> = step.entries.iter().map(|entry| entry.token).collect();
             if self.apply(&step.ops) && !batch.is_empty() {

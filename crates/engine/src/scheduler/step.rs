@@ -54,7 +54,16 @@ pub struct StepEntry {
     pub token: BatchToken,
 }
 
-/// One step: cache operations first, then the batch.
+/// What prompts get of a step while answers are generated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PromptShare {
+    /// Every answer gets a token, prompts this many tokens at most.
+    Beside(usize),
+    /// Prompts get a step of their own of this many tokens at most; answers wait for the next one.
+    Alone(usize),
+}
+
+/// One step: cache operations first, then the batch, answers before prompts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Step {
     /// To be applied in order.
@@ -63,6 +72,8 @@ pub struct Step {
     pub entries: Vec<StepEntry>,
     /// Entries that continue a prompt; the others extend answers.
     pub n_prompt_tokens: usize,
+    /// Answers that could go on have no entry.
+    pub answers_wait: bool,
 }
 
 impl Step {
@@ -75,24 +86,43 @@ impl Step {
 impl Scheduler {
     /// Fills free slots and plans the next step.
     ///
-    /// Every answer that may go on gets one token. Prompts share what is left: up to `prompt_budget` tokens while
-    /// answers are generated (so that they keep their pace), else the whole batch. The oldest prompt gets at least half
-    /// of it, the rest goes to the shortest ones. `first_held(seq)` is the decoder's [`crate::Decoder::first_held`].
-    pub fn next_step(&mut self, prompt_budget: usize, first_held: &dyn Fn(SeqId) -> usize) -> Step {
+    /// Every answer that may go on gets one token, unless the share says otherwise. Prompts share what `share` leaves
+    /// them, or the whole batch when there are no answers: the oldest prompt gets at least half of it, the rest goes to
+    /// the shortest ones. `first_held(seq)` is the decoder's [`crate::Decoder::first_held`].
+    pub fn next_step(&mut self, share: PromptShare, first_held: &dyn Fn(SeqId) -> usize) -> Step {
         self.fill_slots(first_held);
+        let n_batch = self.config.limits.n_batch;
+        let n_decoding = self.running.iter().filter(|running| running.is_decoding() && !running.resting).count();
+        let (answers_wait, budget) = match share {
+            _ if n_decoding == 0 => (false, n_batch),
+            PromptShare::Beside(n_tokens) => (false, n_tokens.min(n_batch - n_decoding)),
+            PromptShare::Alone(n_tokens) => match self.prompts_left() {
+                (_, 0) => (false, 0),
+                (_, _) => (true, n_tokens.clamp(1, n_batch)),
+            },
+        };
         let mut entries = Vec::new();
-        for running in self.running.iter().filter(|running| running.is_decoding() && !running.resting) {
-            push_entries(&mut entries, running, 1);
+        if !answers_wait {
+            for running in self.running.iter().filter(|running| running.is_decoding() && !running.resting) {
+                push_entries(&mut entries, running, 1);
+            }
         }
-        let n_decoding = entries.len();
-        let room = self.config.limits.n_batch - n_decoding;
-        let budget = if n_decoding == 0 { room } else { prompt_budget.clamp(1, room.max(1)).min(room) };
+        let n_answers = entries.len();
         for (idx, n_tokens) in self.share_budget(budget) {
             push_entries(&mut entries, &self.running[idx], n_tokens);
         }
-        let n_prompt_tokens = entries.len() - n_decoding;
+        let n_prompt_tokens = entries.len() - n_answers;
         self.make_room(entries.len());
-        Step { ops: std::mem::take(&mut self.pending_ops), entries, n_prompt_tokens }
+        Step { ops: std::mem::take(&mut self.pending_ops), entries, n_prompt_tokens, answers_wait }
+    }
+
+    /// Where the prompt that has come furthest goes on, and the tokens left of all prompts that have a slot.
+    pub fn prompts_left(&self) -> (usize, usize) {
+        let prompts = self.running.iter().filter(|running| !running.is_decoding());
+        prompts.fold((0, 0), |(position, n_tokens), running| match running.uncomputed() {
+            0 => (position, n_tokens),
+            n_left => (position.max(running.computed_len()), n_tokens + n_left),
+        })
     }
 
     /// Which prompts get how many tokens: indices into `running` with a count above 0.

@@ -35,7 +35,7 @@ impl Bench {
     /// Runs one step; the requests that got a row and whether they may go on.
     fn step(&mut self) -> Vec<(RequestId, Verdict)> {
         let decoder = &self.decoder;
-        let step = self.scheduler.next_step(8, &|seq| decoder.first_held(seq));
+        let step = self.scheduler.next_step(PromptShare::Beside(8), &|seq| decoder.first_held(seq));
         let started = self.scheduler.take_started();
         self.started.extend(started.iter().map(|started| (started.id, started.cached_tokens)));
         for &op in &step.ops {
@@ -260,7 +260,7 @@ fn a_refused_reuse_computes_the_prompt_again() {
     bench.finish(0);
     bench.started.clear();
     bench.admit(1, prompt(1, 3), Some(2));
-    let step = bench.scheduler.next_step(8, &|_| 0);
+    let step = bench.scheduler.next_step(PromptShare::Beside(8), &|_| 0);
     let Some(&CacheOp::Copy { to, .. }) = step.ops.iter().find(|op| matches!(op, CacheOp::Copy { .. })) else {
         panic!("a copy was planned: {:?}", step.ops)
     };
@@ -278,7 +278,7 @@ fn a_long_prompt_leaves_room_for_answers_and_for_short_prompts() {
     bench.admit(1, vec![2; 200], Some(4));
     bench.admit(2, vec![3; 6], Some(4));
     let decoder = &bench.decoder;
-    let step = bench.scheduler.next_step(8, &|seq| decoder.first_held(seq));
+    let step = bench.scheduler.next_step(PromptShare::Beside(8), &|seq| decoder.first_held(seq));
     let count = |id| step.entries.iter().filter(|entry| entry.request == id).count();
     assert_eq!((count(0), count(1), count(2)), (1, 4, 4));
 }
@@ -302,4 +302,22 @@ fn answers_without_a_limit_end_at_the_edge_of_the_context() {
     bench.admit(0, vec![1; 40], None);
     bench.finish(0);
     assert_eq!(bench.scheduler.occupancy().cells_cached, 47, "the last sampled token is never computed");
+}
+
+#[test]
+fn a_prompt_may_have_a_step_of_its_own_while_answers_wait() {
+    let mut bench = Bench::new(limits(), 4);
+    bench.admit(1, vec![1, 2, 3], Some(8));
+    bench.step();
+    bench.admit(2, (10..30).collect(), Some(8));
+    let alone = bench.scheduler.next_step(PromptShare::Alone(6), &|_| 0);
+    assert_eq!((alone.entries.len(), alone.n_prompt_tokens, alone.answers_wait), (6, 6, true));
+    assert!(alone.entries.iter().all(|entry| entry.request == 2), "the answer waits");
+    bench.scheduler.computed(&alone.entries);
+    let rest = bench.scheduler.next_step(PromptShare::Beside(0), &|_| 0);
+    assert_eq!((rest.entries.len(), rest.n_prompt_tokens, rest.answers_wait), (1, 0, false));
+    assert_eq!(rest.entries[0].request, 1, "the prompt waits");
+    bench.scheduler.cancel(2);
+    let without_prompts = bench.scheduler.next_step(PromptShare::Alone(6), &|_| 0);
+    assert_eq!((without_prompts.entries.len(), without_prompts.answers_wait), (1, false));
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::channel::{Channel, Sent, Terminal};
-use super::pacer::Pacer;
+use super::pacer::{Pacer, PromptOutlook, PromptPart};
 use super::request::{EndOfGeneration, Ended, FinishReason, PrefixReuse, Queued, TokenEvent};
 use super::{Shared, TextConfig, TextStats, lock};
 use crate::sampling::{Sampler, Scratch};
@@ -100,7 +100,9 @@ impl<D: Decoder> EngineLoop<D> {
                 }
             }
             let decoder = &self.decoder;
-            let step = self.scheduler.next_step(self.pacer.budget(), &|seq| decoder.first_held(seq));
+            let (position, n_tokens) = self.scheduler.prompts_left();
+            let share = self.pacer.share(PromptOutlook { position, n_tokens });
+            let step = self.scheduler.next_step(share, &|seq| decoder.first_held(seq));
             self.note_started();
             self.publish();
             if step.is_empty() {
@@ -184,7 +186,10 @@ impl<D: Decoder> EngineLoop<D> {
         match self.decoder.decode(&batch) {
             Ok(()) => {
                 let took = begun.elapsed();
-                self.pacer.record(batch.len() - step.n_prompt_tokens, step.n_prompt_tokens, took);
+                let n_answers = batch.len() - step.n_prompt_tokens;
+                let positions = batch[n_answers..].iter().map(|token| token.position).sum();
+                let prompt = PromptPart { n_tokens: step.n_prompt_tokens, positions };
+                self.pacer.record(n_answers, prompt, took, step.answers_wait);
                 self.n_failures = 0;
                 self.stats.steps += 1;
                 self.stats.decode_micros += took.as_micros() as u64;

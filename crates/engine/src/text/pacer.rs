@@ -1,75 +1,285 @@
 //! How many prompt tokens a step may carry without slowing running answers down too much.
+//!
+//! What a prompt token costs grows with its position, and depends on how many of them a step has: attention kernels work
+//! row by row below a tile's height and by tiles above it. So two straight lines are learnt, one for each kind, and there
+//! are two ways to spend the allowance: a little in every step, or whole tiles in a step of their own (rows of answers
+//! would make the tiles look at every cell) followed by steps with answers only until these are back at their pace. The
+//! way that gets more done is taken.
 
 use std::time::Duration;
 
-/// A step with prompt tokens may take this many times the time of a step without.
+use crate::scheduler::PromptShare;
+
+/// Answers may take this many times the time of a step without prompt tokens, on average.
 const SLOWDOWN: f64 = 2.75;
-/// Prompt tokens in a step before anything was measured.
+/// The gap around a step of tiles should be at most this many times as long…
+const LONGEST: f64 = 6.0;
+/// …or this, if no tile could be used otherwise.
+const LIMIT: f64 = 7.25;
+/// Large steps must get this much more done to be worth their unevenness, and this much more to be worth any length:
+/// far into a long context even one tile takes longer, and the prompt would hardly get on without.
+const WORTH: f64 = 1.3;
+const WORTH_ANY_LENGTH: f64 = 3.0;
+/// Prompt tokens in a step before anything was measured, at the beginning of a prompt; half as many this far behind it.
 const FIRST_GUESS: usize = 16;
+const FIRST_GUESS_HALVES: usize = 256;
 /// Weight of a new measurement.
 const NEW: f64 = 0.25;
+/// Most steps without prompt tokens after a large one.
+const MOST_RESTS: usize = 8;
+/// Rows of a tile in ggml's attention.
+const TILE: usize = 64;
+
+/// Prompt tokens of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PromptPart {
+    /// How many.
+    pub(super) n_tokens: usize,
+    /// The sum of their positions.
+    pub(super) positions: usize,
+}
+
+/// The prompts that are being computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PromptOutlook {
+    /// Where the one that has come furthest goes on.
+    pub(super) position: usize,
+    /// Tokens left of all of them.
+    pub(super) n_tokens: usize,
+}
 
 /// Learns what steps cost and derives the budget of prompt tokens.
 #[derive(Debug, Default)]
 pub(super) struct Pacer {
     /// Seconds of a step with answers only, smoothed.
     plain_secs: Option<f64>,
-    /// Seconds one more prompt token costs, smoothed.
-    token_secs: Option<f64>,
+    /// Seconds of a prompt token by its position, in steps with less than a tile of them.
+    by_row: Line,
+    /// The same in steps with a tile or more.
+    by_tile: Line,
+    /// Steps without prompt tokens that are due.
+    n_rests: usize,
+}
+
+/// A number of prompt tokens and the seconds they are expected to add.
+#[derive(Debug, Clone, Copy)]
+struct Portion {
+    n_tokens: usize,
+    secs: f64,
 }
 
 impl Pacer {
-    /// Records a step of `n_answers` answers and `n_prompt_tokens` prompt tokens.
-    pub(super) fn record(&mut self, n_answers: usize, n_prompt_tokens: usize, took: Duration) {
+    /// Records a step of `n_answers` answers and some prompt tokens. `answers_waited` while it was computed.
+    pub(super) fn record(&mut self, n_answers: usize, prompt: PromptPart, took: Duration, answers_waited: bool) {
         let secs = took.as_secs_f64();
-        match (n_answers, n_prompt_tokens) {
-            (0, 0) => {}
-            (0, n) => smooth(&mut self.token_secs, secs / n as f64),
-            (_, 0) => smooth(&mut self.plain_secs, secs),
-            (_, n) => {
-                let extra = secs - self.plain_secs.unwrap_or(0.0);
-                smooth(&mut self.token_secs, extra.max(0.0) / n as f64);
+        if prompt.n_tokens == 0 {
+            if n_answers > 0 {
+                self.plain_secs = Some(self.plain_secs.map_or(secs, |old| old + NEW * (secs - old)));
+                self.n_rests = self.n_rests.saturating_sub(1);
             }
+            return;
+        }
+        let plain = self.plain_secs.unwrap_or(0.0);
+        let beside = if n_answers > 0 { plain } else { 0.0 };
+        let extra = (secs - beside).max(0.0);
+        let n = prompt.n_tokens as f64;
+        let (mean_position, token_secs) = (prompt.positions as f64 / n, extra / n);
+        match (prompt.n_tokens < TILE, n_answers) {
+            (true, _) => self.by_row.record(mean_position, token_secs),
+            (false, 0) => self.by_tile.record(mean_position, token_secs),
+            (false, _) => {} // neither kind
+        }
+        self.n_rests = if answers_waited || n_answers > 0 { n_rests(extra, plain) } else { 0 };
+    }
+
+    /// What prompts get of the next step beside answers that go on.
+    pub(super) fn share(&self, outlook: PromptOutlook) -> PromptShare {
+        if self.n_rests > 0 {
+            return PromptShare::Beside(0);
+        }
+        let position = outlook.position;
+        let guess = || PromptShare::Beside((FIRST_GUESS * FIRST_GUESS_HALVES / (FIRST_GUESS_HALVES + position)).max(1));
+        let Some(plain) = self.plain_secs.filter(|&plain| plain > 0.0) else { return guess() };
+        let Some(by_row) = self.by_row.most(position, (SLOWDOWN - 1.0) * plain) else { return guess() };
+        let by_row = Portion { n_tokens: by_row.n_tokens.clamp(1, TILE - 1), ..by_row };
+        let Some(tiles) = self.tiles(position, plain) else { return PromptShare::Beside(by_row.n_tokens) };
+        let tile_rate = tiles.n_tokens as f64 / (tiles.secs + plain * n_rests(tiles.secs, plain).max(1) as f64);
+        let row_rate = by_row.n_tokens as f64 / (plain + by_row.secs);
+        let worth = if tiles.secs <= (LIMIT - 1.0) * plain { WORTH } else { WORTH_ANY_LENGTH };
+        if outlook.n_tokens < TILE || tile_rate <= worth * row_rate {
+            return PromptShare::Beside(by_row.n_tokens);
+        }
+        // What does not fill a tile is computed first: row by row, a token is cheapest where its position is lowest.
+        match outlook.n_tokens % TILE {
+            0 => PromptShare::Alone(tiles.n_tokens),
+            n_odd => PromptShare::Beside(n_odd.min(by_row.n_tokens)),
         }
     }
 
-    /// Prompt tokens the next step may carry beside answers; at least 1.
-    pub(super) fn budget(&self) -> usize {
-        match (self.plain_secs, self.token_secs) {
-            (Some(plain), Some(token)) if token > 0.0 => (((SLOWDOWN - 1.0) * plain / token) as usize).max(1),
-            _ => FIRST_GUESS,
-        }
+    /// As many whole tiles as a large step may have, at least one; none when nothing is known.
+    fn tiles(&self, position: usize, plain: f64) -> Option<Portion> {
+        let most = self.by_tile.most(position, (LONGEST - 1.0) * plain)?;
+        Some(self.by_tile.portion(position, (most.n_tokens / TILE).max(1) * TILE))
     }
 }
 
-fn smooth(value: &mut Option<f64>, new: f64) {
-    *value = Some(value.map_or(new, |old| old + NEW * (new - old)));
+/// Steps with answers only due after prompt tokens that took `secs`, for the average to be right.
+fn n_rests(secs: f64, plain: f64) -> usize {
+    let due = secs / ((SLOWDOWN - 1.0) * plain);
+    // The tolerance keeps an even pace even.
+    if due.is_nan() || due <= 1.3 { 0 } else { (due.ceil() as usize).min(MOST_RESTS) }
+}
+
+/// Seconds by position: a regression line whose points are forgotten by and by.
+#[derive(Debug, Default)]
+struct Line {
+    /// Smoothed position, seconds, position², position × seconds; none before the first point.
+    moments: Option<[f64; 4]>,
+}
+
+impl Line {
+    fn record(&mut self, position: f64, secs: f64) {
+        let new = [position, secs, position * position, position * secs];
+        match &mut self.moments {
+            None => self.moments = Some(new),
+            Some(moments) => moments.iter_mut().zip(new).for_each(|(old, new)| *old += NEW * (new - *old)),
+        }
+    }
+
+    /// Seconds at position 0 and what each position adds; neither is negative.
+    fn coefficients(&self) -> Option<(f64, f64)> {
+        let [position, secs, position_2, product] = self.moments?;
+        let variance = position_2 - position * position;
+        // Without points far enough apart half of the cost is taken to grow.
+        let is_spread = variance > 0.01 * position_2 && variance > 1.0;
+        let slope = if is_spread { (product - position * secs) / variance } else { 0.5 * secs / position.max(1.0) };
+        let slope = slope.clamp(0.0, secs / position.max(1.0));
+        Some((secs - slope * position, slope))
+    }
+
+    /// `n_tokens` from `position` on.
+    fn portion(&self, position: usize, n_tokens: usize) -> Portion {
+        let (start, slope) = self.coefficients().unwrap_or_default();
+        let n = n_tokens as f64;
+        Portion { n_tokens, secs: n * (start + slope * (position as f64 + n / 2.0)) }
+    }
+
+    /// The most tokens from `position` on that take `secs`; none when nothing is known.
+    fn most(&self, position: usize, secs: f64) -> Option<Portion> {
+        let (start, slope) = self.coefficients()?;
+        // n × (start + slope × (position + n / 2)) = secs
+        let first = (start + slope * position as f64).max(1e-9);
+        let n = 2.0 * secs / (first + (first * first + 2.0 * slope * secs).sqrt());
+        Some(self.portion(position, n as usize))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_budget_keeps_mixed_steps_under_the_slowdown() {
-        let mut pacer = Pacer::default();
-        assert_eq!(pacer.budget(), FIRST_GUESS);
-        // A machine where a plain step takes 40 ms and a prompt token 4 ms.
-        for _ in 0..50 {
-            pacer.record(4, 0, Duration::from_millis(40));
-            let n = pacer.budget();
-            pacer.record(4, n, Duration::from_millis(40 + 4 * n as u64));
+    /// Seconds that prompt tokens add, in milliseconds: for each token at position 0, and more for each position.
+    #[derive(Clone, Copy)]
+    struct Machine {
+        by_row: (f64, f64),
+        by_tile: (f64, f64),
+    }
+
+    /// Milliseconds of a step with answers only.
+    const PLAIN_MS: f64 = 55.0;
+    /// Every token costs the same.
+    const EVEN: Machine = Machine { by_row: (4.0, 0.0), by_tile: (4.0, 0.0) };
+    /// As measured with SmolLM2 on a processor with matrix units of four answers.
+    const TILED: Machine = Machine { by_row: (1.6, 0.0147), by_tile: (1.7, 0.0016) };
+
+    impl Machine {
+        fn ms(self, part: PromptPart) -> f64 {
+            let (start, slope) = if part.n_tokens < TILE { self.by_row } else { self.by_tile };
+            part.n_tokens as f64 * start + part.positions as f64 * slope
         }
-        let step_ms = 40.0 + 4.0 * pacer.budget() as f64;
-        assert!(step_ms <= SLOWDOWN * 40.0, "step of {step_ms} ms");
-        assert!(step_ms >= (SLOWDOWN - 0.5) * 40.0, "step of {step_ms} ms wastes the allowance");
+    }
+
+    fn part(position: usize, n_tokens: usize) -> PromptPart {
+        PromptPart { n_tokens, positions: (position..position + n_tokens).sum() }
+    }
+
+    fn millis(ms: f64) -> Duration {
+        Duration::from_secs_f64(ms / 1e3)
+    }
+
+    /// A prompt alone, then answers alone.
+    fn warm_up(pacer: &mut Pacer, machine: Machine) {
+        for position in (0..2048).step_by(512) {
+            let part = part(position, 512);
+            pacer.record(0, part, millis(machine.ms(part)), false);
+        }
+        (0..20).for_each(|_| pacer.record(4, part(0, 0), millis(PLAIN_MS), false));
+    }
+
+    /// Computes a prompt beside four answers; the gaps between their tokens, in times of a plain step.
+    fn prompt(pacer: &mut Pacer, machine: Machine, n_tokens: usize) -> Vec<f64> {
+        let (mut gaps, mut gap, mut position) = (Vec::new(), 0.0, 0);
+        while position < n_tokens {
+            let share = pacer.share(PromptOutlook { position, n_tokens: n_tokens - position });
+            let (n, n_answers) = match share {
+                PromptShare::Beside(n) => (n, 4),
+                PromptShare::Alone(n) => (n, 0),
+            };
+            let part = part(position, n.min(n_tokens - position));
+            let ms = machine.ms(part) + if n_answers > 0 { PLAIN_MS } else { 0.0 };
+            pacer.record(n_answers, part, millis(ms), n_answers == 0);
+            gap += ms / PLAIN_MS;
+            if n_answers > 0 {
+                gaps.push(std::mem::take(&mut gap));
+            }
+            position += part.n_tokens;
+        }
+        gaps.push(gap + 1.0);
+        gaps
+    }
+
+    fn mean(times: &[f64]) -> f64 {
+        times.iter().sum::<f64>() / times.len() as f64
+    }
+
+    #[test]
+    fn where_tokens_cost_the_same_every_step_takes_some() {
+        let mut pacer = Pacer::default();
+        assert_eq!(pacer.share(PromptOutlook { position: 0, n_tokens: 2000 }), PromptShare::Beside(FIRST_GUESS));
+        warm_up(&mut pacer, EVEN);
+        prompt(&mut pacer, EVEN, 200);
+        let times = prompt(&mut pacer, EVEN, 2000);
+        assert!(times.iter().all(|&times| times <= 1.2 * SLOWDOWN), "{times:?}");
+        assert!(mean(&times) >= SLOWDOWN - 0.5, "the allowance is wasted: {times:?}");
+    }
+
+    #[test]
+    fn where_tiles_are_cheap_they_are_taken_in_turns_with_rests() {
+        let mut pacer = Pacer::default();
+        warm_up(&mut pacer, TILED);
+        for (round, n_tokens) in [2000, 2030, 1999].into_iter().enumerate() {
+            let mut times = prompt(&mut pacer, TILED, n_tokens);
+            assert!(times.iter().all(|&times| times <= 8.0), "round {round}: {times:?}");
+            let whole: f64 = times.iter().sum();
+            // Row by row it would be 2,000 × (1.6 + 0.0147 × 1,000) ms and more: over 800 plain steps.
+            assert!(whole < 350.0, "round {round}: the prompt took {whole} plain steps");
+            assert!(mean(&times) <= 1.2 * SLOWDOWN, "round {round}: {times:?}");
+            times.sort_by(f64::total_cmp);
+            assert!(times[times.len() / 2] <= 3.5, "round {round}: {times:?}");
+        }
     }
 
     #[test]
     fn an_expensive_prompt_still_makes_progress() {
         let mut pacer = Pacer::default();
-        pacer.record(1, 0, Duration::from_millis(1));
-        pacer.record(1, 1, Duration::from_secs(1));
-        assert_eq!(pacer.budget(), 1);
+        let outlook = PromptOutlook { position: 1, n_tokens: 2000 };
+        pacer.record(1, part(0, 0), Duration::from_millis(1), false);
+        pacer.record(1, part(0, 1), Duration::from_secs(1), false);
+        let rests = (0..100).find(|_| {
+            pacer.record(1, part(0, 0), Duration::from_millis(1), false);
+            pacer.share(outlook) != PromptShare::Beside(0)
+        });
+        assert!(rests.is_some_and(|n| n <= MOST_RESTS));
+        assert_eq!(pacer.share(outlook), PromptShare::Beside(1));
     }
 }
