@@ -6,6 +6,9 @@
 use super::admission::common_len;
 use super::*;
 
+/// Cells of finished prefixes that a step hardly notices.
+const EXCESS_CELLS: usize = 1024;
+
 /// Identifies a saved state; the engine keeps the bytes.
 pub type StateKey = u64;
 
@@ -38,6 +41,18 @@ impl Scheduler {
         let may_wait = self.waiting.front().is_none_or(|next| next.submission.prefix_step > 1);
         let idle = self.running.is_empty() && may_wait;
         let candidates = self.cached.iter().filter(|cached| idle && !cached.stays);
+        let oldest = candidates.min_by_key(|cached| cached.last_used)?;
+        Some(Parkable { seq: oldest.seq, key: self.use_counter + 1 })
+    }
+
+    /// A cached prefix to save although there is work, oldest first: finished prefixes alone hold more cells than running
+    /// requests do, by more than a little, and every step pays for them.
+    pub fn excess(&self) -> Option<Parkable> {
+        let Occupancy { cells_running, cells_cached, .. } = self.occupancy();
+        if cells_cached <= cells_running + EXCESS_CELLS {
+            return None;
+        }
+        let candidates = self.cached.iter().filter(|cached| !cached.stays);
         let oldest = candidates.min_by_key(|cached| cached.last_used)?;
         Some(Parkable { seq: oldest.seq, key: self.use_counter + 1 })
     }

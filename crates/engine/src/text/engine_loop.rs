@@ -99,6 +99,9 @@ impl<D: Decoder> EngineLoop<D> {
                     self.park(parkable);
                 }
             }
+            if let Some(parkable) = self.scheduler.excess() {
+                self.park(parkable);
+            }
             let decoder = &self.decoder;
             let (position, n_tokens) = self.scheduler.prompts_left();
             let share = self.pacer.share(PromptOutlook { position, n_tokens });
