@@ -4,10 +4,13 @@
 Usage: openai_check.py http://127.0.0.1:PORT MODEL
 """
 
+import json
 import sys
 import time
+from typing import Literal
 
 import openai
+import pydantic
 
 failures = []
 
@@ -90,12 +93,49 @@ def completes(client, model):
     check("completion: logprobs", len(scored.choices[0].logprobs.token_logprobs) == 3)
 
 
+class Animal(pydantic.BaseModel):
+    kind: Literal["cat", "dog", "horse"]
+    legs: Literal[2, 4]
+    is_tame: bool
+
+
+def forms(client, model):
+    messages = [{"role": "user", "content": "Describe a tame dog."}]
+    parsed = client.chat.completions.parse(model=model, messages=messages, response_format=Animal, max_tokens=120)
+    check("parse: a valid object", isinstance(parsed.choices[0].message.parsed, Animal))
+    check("parse: ended by itself", parsed.choices[0].finish_reason == "stop")
+    with client.chat.completions.stream(
+        model=model, messages=messages, response_format=Animal, max_tokens=120, temperature=1.5
+    ) as stream:
+        events = list(stream)
+        final = stream.get_final_completion().choices[0].message.parsed
+    check("parse: streamed", isinstance(final, Animal) and len(events) > 3)
+    any_object = client.chat.completions.create(
+        model=model, messages=messages, max_tokens=200, response_format={"type": "json_object"}
+    ).choices[0]
+    check(
+        "json_object: an object, or cut and said so",
+        any_object.finish_reason == "length" or isinstance(json.loads(any_object.message.content), dict),
+    )
+    matched = client.completions.create(model=model, prompt="A colour: ", max_tokens=20, extra_body={"regex": "(red|blue)!"})
+    check("regex: matched", matched.choices[0].text in ("red!", "blue!"), repr(matched.choices[0].text))
+
+
 def refusals(client, model):
     user = [{"role": "user", "content": "hi"}]
     create = client.chat.completions.create
     refuses("error: unknown model", openai.NotFoundError, lambda: create(model="no-such", messages=user), status_code=404)
     refuses("error: no messages", openai.BadRequestError, lambda: create(model=model, messages=[]))
     refuses("error: temperature", openai.BadRequestError, lambda: create(model=model, messages=user, temperature=-1))
+    unenforceable = {"name": "s", "strict": True, "schema": {"type": "object", "not": {"required": ["a"]}}}
+    refuses(
+        "error: a schema that cannot be enforced",
+        openai.BadRequestError,
+        lambda: create(
+            model=model, messages=user, response_format={"type": "json_schema", "json_schema": unenforceable}
+        ),
+        param="response_format",
+    )
     refuses("error: n", openai.BadRequestError, lambda: create(model=model, messages=user, n=10000))
     long = [{"role": "user", "content": "word " * 400_000}]
     refuses(
@@ -124,6 +164,7 @@ def main():
     check("models: one", client.models.retrieve(model).id == model)
     chats(client, model)
     completes(client, model)
+    forms(client, model)
     refusals(client, model)
     cancels(client, model)
     print(f"{len(failures)} failed")

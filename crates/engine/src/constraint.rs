@@ -50,6 +50,21 @@ pub trait Constraint: Send {
     fn rollback(&mut self, n_tokens: usize) -> Result<(), ConstraintError>;
 }
 
+/// A constraint in a request: a clone is a fork, for another sequence.
+pub struct ConstraintHandle(pub Box<dyn Constraint>);
+
+impl Clone for ConstraintHandle {
+    fn clone(&self) -> Self {
+        Self(self.0.fork())
+    }
+}
+
+impl std::fmt::Debug for ConstraintHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConstraintHandle").finish_non_exhaustive()
+    }
+}
+
 /// A constraint cannot go on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the constraint on the answer failed: {reason}")]

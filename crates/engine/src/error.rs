@@ -1,6 +1,6 @@
 //! The one error type of this crate.
 
-use crate::{TokenId, sampling::SamplingError};
+use crate::{ConstraintError, TokenId, sampling::SamplingError};
 
 /// Why a request or a model failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -53,6 +53,9 @@ pub enum EngineError {
     /// Sampling parameters that make no sense.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
+    /// The constraint on an answer cannot go on; the answer ends, so that nothing unconstrained is said.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
     /// Text that the tokenizer cannot represent.
     #[error("the text cannot be tokenized: {reason}")]
     Tokenize {

@@ -22,7 +22,7 @@ mod token;
 pub use backend::{
     Backend, CacheType, ContextOverflow, Engine, FlashAttention, GpuLayers, LoadOptions, MemoryEstimate,
 };
-pub use constraint::{Allowed, Constraint, ConstraintError, TokenMask};
+pub use constraint::{Allowed, Constraint, ConstraintError, ConstraintHandle, TokenMask};
 pub use decoder::{BatchToken, CacheRefused, DecodeError, Decoder, DecoderLimits, PrefixSharing, SeqId};
 pub use error::EngineError;
 pub use hardware::{Device, DeviceKind, Hardware};

@@ -8,7 +8,7 @@ use ingle_prompt::{
 };
 
 use crate::complete::{generation_request, repeat, tokenize_prompt};
-use crate::{AnswerOptions, ChatStream, Lease, Runtime, RuntimeError};
+use crate::{AnswerOptions, ChatStream, Lease, Runtime, RuntimeError, grammar};
 
 /// A conversation to answer.
 #[derive(Debug, Clone)]
@@ -42,6 +42,10 @@ impl Runtime {
         if format == ReasoningFormat::Harmony {
             request.control_tokens = ControlTokens::Show;
         }
+        request.constraint = grammar::constraint(&lease, &call.options)?;
+        if request.constraint.is_some() && reasons_first(format) {
+            return Err(RuntimeError::ConstrainedReasoning { model: lease.model().to_owned() });
+        }
         let wants_tokens = call.options.top_logprobs.is_some();
         let generations = model.submit_all(repeat(request, call.options.n)?)?;
         let stream = |generation| {
@@ -49,6 +53,14 @@ impl Runtime {
             ChatStream::new(text, ReasoningSplitter::new(format), wants_tokens)
         };
         Ok(generations.into_iter().map(stream).collect())
+    }
+}
+
+/// Does the answer begin with reasoning, whatever the model would like?
+fn reasons_first(format: ReasoningFormat) -> bool {
+    match format {
+        ReasoningFormat::Harmony | ReasoningFormat::Tags { opened: true, .. } => true,
+        ReasoningFormat::None | ReasoningFormat::Tags { opened: false, .. } => false,
     }
 }
 

@@ -6,7 +6,7 @@ use ingle_engine::{
 };
 
 use crate::options::sampling_params;
-use crate::{AnswerOptions, Runtime, RuntimeError, TextStream};
+use crate::{AnswerOptions, Runtime, RuntimeError, TextStream, grammar};
 
 /// Text up to here is always counted exactly; it takes a fraction of a second.
 pub(crate) const ALWAYS_COUNTED: usize = 4 << 20;
@@ -46,7 +46,8 @@ impl Runtime {
             PromptInput::Text(text) => tokenize_prompt(model, &[Segment::parse(text)])?,
             PromptInput::Tokens(tokens) => tokens,
         };
-        let request = generation_request(model, lease.config(), prompt, &call.options)?;
+        let mut request = generation_request(model, lease.config(), prompt, &call.options)?;
+        request.constraint = grammar::constraint(&lease, &call.options)?;
         let generations = model.submit_all(repeat(request, call.options.n)?)?;
         Ok(generations.into_iter().map(|generation| TextStream::new(generation, lease.clone())).collect())
     }
@@ -83,6 +84,7 @@ pub(crate) fn generation_request(
         control_tokens: ControlTokens::Hide,
         overflow: options.overflow,
         prefix_reuse: options.prefix_reuse,
+        constraint: None,
     })
 }
 

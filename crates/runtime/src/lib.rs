@@ -9,6 +9,7 @@ mod answer;
 mod chat;
 mod complete;
 mod error;
+mod grammar;
 pub mod hardware;
 mod manager;
 mod options;
@@ -31,4 +32,5 @@ pub use ingle_engine::{
     AnswerToken, Backend, Completion, ContextOverflow, EngineError, FinishReason, GenerationEvent, GpuLayers, Hardware,
     Health, Piece, PrefixReuse, Segment, Surround, TextStats, Timings, TokenId, TokenKind, Usage, sampling,
 };
+pub use ingle_grammar::{GrammarError, GrammarSource, Strictness};
 pub use ingle_prompt as prompt;

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use ingle_catalog::ModelConfig;
 use ingle_engine::{Backend, Engine, Hardware, Health, LoadOptions, MemoryEstimate, TextModel};
+use ingle_grammar::{GrammarCache, GrammarError};
 use ingle_prompt::ChatTemplate;
 use tokio::sync::watch;
 
@@ -30,6 +31,8 @@ pub(crate) struct Resident {
     pub(crate) engine: Engine,
     /// Compiled at first use; an error stays until the model is loaded again.
     pub(crate) template: OnceLock<Result<ChatTemplate, ingle_prompt::PromptError>>,
+    /// Made with the first answer that must look a certain way, and used again for the others.
+    pub(crate) grammars: OnceLock<Result<GrammarCache, GrammarError>>,
     leases: AtomicUsize,
     /// For eviction of the least recently used.
     last_used: Mutex<Instant>,
@@ -353,6 +356,7 @@ impl Job {
             backend: self.backend.name().to_owned(),
             engine,
             template: OnceLock::new(),
+            grammars: OnceLock::new(),
             leases: AtomicUsize::new(0),
             last_used: Mutex::new(Instant::now()),
         }))

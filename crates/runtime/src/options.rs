@@ -7,6 +7,8 @@ use ingle_engine::{
     TokenId, Tokenizer,
 };
 
+use ingle_grammar::GrammarSource;
+
 use crate::RuntimeError;
 
 /// Sampling as a request spells it; what is absent comes from the model's configuration, then from LocalAI's defaults.
@@ -103,6 +105,8 @@ pub struct AnswerOptions {
     pub overflow: Option<ContextOverflow>,
     /// What may be taken from the prefix cache.
     pub prefix_reuse: PrefixReuse,
+    /// What the answer must look like.
+    pub grammar: Option<GrammarSource>,
 }
 
 impl Default for AnswerOptions {
@@ -116,6 +120,7 @@ impl Default for AnswerOptions {
             top_logprobs: None,
             overflow: None,
             prefix_reuse: PrefixReuse::Allowed,
+            grammar: None,
         }
     }
 }

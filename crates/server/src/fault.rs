@@ -2,7 +2,7 @@
 use ingle_runtime::catalog::CatalogError;
 use ingle_runtime::prompt::PromptError;
 use ingle_runtime::sampling::SamplingError;
-use ingle_runtime::{EngineError, RuntimeError};
+use ingle_runtime::{EngineError, GrammarError, RuntimeError};
 
 use crate::error::ApiError;
 
@@ -31,6 +31,8 @@ impl From<RuntimeError> for ApiError {
             RuntimeError::OutOfMemory { .. } => {
                 Self { param: Some("model".into()), ..Self::bad_request("model_too_large", message) }
             }
+            RuntimeError::Grammar(error) => of_grammar(&error, message),
+            RuntimeError::ConstrainedReasoning { .. } => Self::unsupported("response_format", message),
             RuntimeError::InvalidParameter { parameter, .. } => Self::invalid_value(parameter, message),
         }
     }
@@ -84,13 +86,26 @@ fn of_engine(error: EngineError, message: String) -> ApiError {
             ApiError { param: Some("model".into()), ..ApiError::bad_request("model_load_failed", message) }
         }
         EngineError::Option { option, .. } => ApiError::invalid_value(option, message),
-        EngineError::Decode { .. } => {
+        EngineError::Decode { .. } | EngineError::Constraint(_) => {
             tracing::error!(error = message, "an answer failed");
             ApiError::internal(message)
         }
         EngineError::Died { .. } => ApiError::unavailable("engine_died", message, SOON_SECS),
         EngineError::Unloaded { .. } => ApiError::unavailable("model_unloaded", message, SOON_SECS),
     }
+}
+
+fn of_grammar(error: &GrammarError, message: String) -> ApiError {
+    let param = match error {
+        GrammarError::Refused { kind: "regular expression", .. }
+        | GrammarError::TooLarge { kind: "regular expression", .. } => "regex",
+        GrammarError::Refused { kind: "Lark grammar", .. } | GrammarError::TooLarge { kind: "Lark grammar", .. } => {
+            "lark"
+        }
+        GrammarError::Refused { .. } | GrammarError::TooLarge { .. } => "response_format",
+        GrammarError::Vocabulary { .. } => "model",
+    };
+    ApiError { param: Some(param.into()), ..ApiError::bad_request("invalid_grammar", message) }
 }
 
 fn of_sampling(error: &SamplingError, message: String) -> ApiError {

@@ -183,6 +183,10 @@ sampling_fields! { $
         grammar_json_functions: Value,
         /// JSON Schema that the answer must satisfy (llama.cpp).
         json_schema: Value,
+        /// A regular expression that the whole answer must match.
+        regex: String,
+        /// A Lark grammar that the answer must satisfy.
+        lark: String,
         /// What form the answer must have.
         response_format: ResponseFormat,
     }

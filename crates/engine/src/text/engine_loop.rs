@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::channel::{Channel, Sent, Terminal};
+use super::guard::{Guard, MaskThread, Patience, Ruling};
 use super::pacer::{Pacer, PromptOutlook, PromptPart};
 use super::request::{EndOfGeneration, Ended, FinishReason, PrefixReuse, Queued, TokenEvent};
 use super::{Shared, TextConfig, TextStats, lock};
-use crate::sampling::{Sampler, Scratch};
+use crate::sampling::{Sampled, Sampler, Scratch};
 use crate::scheduler::{
     CacheOp, Parkable, RequestId, Scheduler, SchedulerConfig, StateKey, Step, StepEntry, Submission, Verdict,
 };
 use crate::{
-    CacheRefused, ContextOverflow, DecodeError, Decoder, DecoderLimits, EngineError, SeqId, TokenId, Tokenizer,
+    CacheRefused, Constraint, ContextOverflow, DecodeError, Decoder, DecoderLimits, EngineError, SeqId, TokenId,
+    Tokenizer,
 };
 
 /// A decoder that fails this often in a row is dead.
@@ -30,6 +32,11 @@ struct Live {
     end_of_generation: EndOfGeneration,
     /// When it got its slot.
     started: Option<Instant>,
+    /// What the answer must look like, until it has its slot.
+    constraint: Option<Box<dyn Constraint>>,
+    guard: Guard,
+    /// The row of the last step, `[n_vocab]`, kept because the mask for it is late.
+    late_row: Option<Vec<f32>>,
 }
 
 /// The state of the thread.
@@ -48,6 +55,8 @@ pub(super) struct EngineLoop<D> {
     most_saved_bytes: usize,
     stats: TextStats,
     n_failures: usize,
+    /// Started with the first request that has a constraint.
+    masks: Option<MaskThread>,
 }
 
 /// Runs `body`; a panic inside kills the engine, not the process.
@@ -58,6 +67,20 @@ pub(super) fn guard(shared: &Shared, body: impl FnOnce()) {
         tracing::error!(model = shared.name, reason, "the engine panicked");
         shared.die(&format!("internal error: {reason}"));
     }
+}
+
+/// The next token of an answer from its row; none when its constraint says that the text is complete.
+fn choose(live: &mut Live, scratch: &mut Scratch, row: &[f32], ruling: Ruling) -> Result<Option<Sampled>, EngineError> {
+    let mask = match ruling {
+        Ruling::All => None,
+        Ruling::These(mask) => Some(mask),
+        Ruling::Complete => return Ok(None),
+        Ruling::Failed(error) => return Err(error.into()),
+        Ruling::Late => return Err(EngineError::Decode { reason: "a mask is late; this is a bug".into() }),
+    };
+    let sampled = live.sampler.sample_with(scratch, row, mask.as_deref())?;
+    live.sampler.accept(sampled.token);
+    Ok(Some(sampled))
 }
 
 impl<D: Decoder> EngineLoop<D> {
@@ -79,6 +102,7 @@ impl<D: Decoder> EngineLoop<D> {
             most_saved_bytes: config.most_saved_bytes,
             stats: TextStats::default(),
             n_failures: 0,
+            masks: None,
         }
     }
 
@@ -91,6 +115,7 @@ impl<D: Decoder> EngineLoop<D> {
         loop {
             self.accept();
             self.follow_readers();
+            self.sample_late();
             if self.shared.inbox.is_closed() {
                 return self.end_all();
             }
@@ -137,7 +162,15 @@ impl<D: Decoder> EngineLoop<D> {
                     PrefixReuse::Allowed => 1,
                 },
             };
-            let live = Live { channel, sampler, end_of_generation: request.end_of_generation, started: None };
+            let live = Live {
+                channel,
+                sampler,
+                end_of_generation: request.end_of_generation,
+                started: None,
+                constraint: request.constraint.map(|handle| handle.0),
+                guard: Guard::Free,
+                late_row: None,
+            };
             self.live.insert(id, live);
             if let Err(error) = self.scheduler.admit(submission) {
                 self.end(id, Err(error));
@@ -171,6 +204,14 @@ impl<D: Decoder> EngineLoop<D> {
                 registry.n_waiting = registry.n_waiting.saturating_sub(1);
             }
             live.channel.set_started(started.cached_tokens);
+            if let Some(constraint) = live.constraint.take() {
+                if self.masks.is_none() {
+                    let inbox = Arc::clone(&self.shared.inbox);
+                    let thread = MaskThread::start(&self.shared.name, inbox);
+                    self.masks = thread.inspect_err(|error| tracing::error!(%error, "no thread for masks")).ok();
+                }
+                live.guard = Guard::new(Some(constraint), self.masks.as_ref());
+            }
             self.stats.prompt_tokens_cached += started.cached_tokens as u64;
         }
     }
@@ -282,28 +323,51 @@ impl<D: Decoder> EngineLoop<D> {
         for (entry_idx, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.token.wants_row) {
             let id = entry.request;
             let live = self.live.get_mut(&id).expect("a request in a step is live; this is a bug");
-            let row = match self.decoder.row(entry_idx) {
-                Ok(row) => row,
-                Err(error) => {
-                    self.scheduler.discard(id);
-                    self.end(id, Err(error));
-                    continue;
+            let ruling = live.guard.ruling(Patience::Short);
+            match self.decoder.row(entry_idx) {
+                // The others go on; this one is sampled when its mask comes.
+                Ok(row) if ruling == Ruling::Late => live.late_row = Some(row.to_vec()),
+                Ok(row) => {
+                    let sampled = choose(live, &mut self.scratch, row, ruling);
+                    self.deliver(id, sampled);
                 }
-            };
-            match live.sampler.sample_with(&mut self.scratch, row, None) {
-                Ok(sampled) => {
-                    live.sampler.accept(sampled.token);
-                    self.deliver(id, sampled.token, sampled.logprob);
-                }
-                Err(error) => {
-                    self.scheduler.discard(id);
-                    self.end(id, Err(error.into()));
-                }
+                Err(error) => self.deliver(id, Err(error)),
             }
         }
     }
 
-    fn deliver(&mut self, id: RequestId, token: TokenId, logprob: Option<crate::sampling::TokenLogprob>) {
+    /// Samples what waited for a mask that is here now.
+    fn sample_late(&mut self) {
+        let waiting = self.live.iter().filter(|(_, live)| live.late_row.is_some());
+        for id in waiting.map(|(&id, _)| id).collect::<Vec<_>>() {
+            let Some(live) = self.live.get_mut(&id) else { continue };
+            let ruling = live.guard.ruling(Patience::None);
+            if ruling == Ruling::Late {
+                continue;
+            }
+            if let Some(row) = live.late_row.take() {
+                let sampled = choose(live, &mut self.scratch, &row, ruling);
+                self.deliver(id, sampled);
+            }
+        }
+    }
+
+    /// Sends a token to its reader, or ends the answer.
+    fn deliver(&mut self, id: RequestId, chosen: Result<Option<Sampled>, EngineError>) {
+        match chosen {
+            Ok(Some(sampled)) => self.deliver_token(id, sampled.token, sampled.logprob),
+            Ok(None) => {
+                self.scheduler.finish(id);
+                self.end(id, Ok(Ended { reason: FinishReason::Stop, n_hidden_tokens: 0, at: Instant::now() }));
+            }
+            Err(error) => {
+                self.scheduler.discard(id);
+                self.end(id, Err(error));
+            }
+        }
+    }
+
+    fn deliver_token(&mut self, id: RequestId, token: TokenId, logprob: Option<crate::sampling::TokenLogprob>) {
         self.stats.tokens_generated += 1;
         let at = Instant::now();
         let live = &self.live[&id];
@@ -320,8 +384,12 @@ impl<D: Decoder> EngineLoop<D> {
                 self.scheduler.finish(id);
                 self.end(id, Ok(Ended { reason: FinishReason::Length, n_hidden_tokens: 0, at }));
             }
-            (Sent::Full, Verdict::Continue) => self.scheduler.set_resting(id, true),
-            (Sent::Ok, Verdict::Continue) => {}
+            (Sent::Full | Sent::Ok, Verdict::Continue) => {
+                self.scheduler.set_resting(id, sent == Sent::Full);
+                if let Some(live) = self.live.get_mut(&id) {
+                    live.guard.accept(token, self.masks.as_ref());
+                }
+            }
         }
     }
 

@@ -4,8 +4,11 @@
 //! between threads). Clones of the handle submit requests and get a [`Generation`] each.
 
 mod channel;
+#[cfg(test)]
+mod constrained;
 mod engine_loop;
 mod generation;
+mod guard;
 mod inbox;
 mod pacer;
 mod request;

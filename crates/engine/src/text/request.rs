@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::channel::Channel;
 use crate::sampling::{Sampler, SamplingParams, TokenLogprob};
-use crate::{ContextOverflow, TokenId};
+use crate::{ConstraintHandle, ContextOverflow, TokenId};
 
 /// Whether control tokens show up in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,6 +46,8 @@ pub struct GenerationRequest {
     pub overflow: Option<ContextOverflow>,
     /// What may be taken from the prefix cache.
     pub prefix_reuse: PrefixReuse,
+    /// What the answer must look like.
+    pub constraint: Option<ConstraintHandle>,
 }
 
 /// What a request may take from the prefix cache.

@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
+use ingle_engine::fake::Answers;
 use serde_json::Value;
 
 use super::{Server, Setup};
@@ -127,6 +128,41 @@ async fn browsers_of_other_origins_are_let_in_as_the_options_say() {
     assert_eq!(preflight(with_options(other)).await.header("access-control-allow-origin"), "");
     let off = preflight(with_options(ServerOptions { cors: Cors::Off, ..ServerOptions::default() })).await;
     assert_eq!((off.status, off.header("access-control-allow-origin")), (StatusCode::METHOD_NOT_ALLOWED, ""));
+}
+
+#[tokio::test]
+async fn answers_have_the_form_they_are_asked_for() {
+    let server = Setup { answers: Answers::Hash, ..Setup::default() }.build();
+    let ask = async |seed: usize, form: &str, stream: bool| {
+        let body = format!(
+            r#"{{"model":"m","messages":[{{"role":"user","content":"Hi"}}],"temperature":1.5,"seed":{seed},"n":2,
+                 "stream":{stream},{form}}}"#
+        );
+        server.post("/v1/chat/completions", &body).await
+    };
+    let schema = r#"{"type":"object","properties":{"kind":{"enum":["cat","dog"]},"legs":{"type":"integer","minimum":0,
+                     "maximum":4}},"required":["kind","legs"],"additionalProperties":false}"#;
+    let schema =
+        format!(r#""response_format":{{"type":"json_schema","json_schema":{{"name":"s","schema":{schema}}}}}"#);
+    for seed in 0..10 {
+        let answered = ask(seed, &schema, false).await.json();
+        for choice in answered["choices"].as_array().expect("choices") {
+            let animal: serde_json::Value =
+                serde_json::from_str(choice["message"]["content"].as_str().expect("text")).expect("JSON");
+            assert!(["cat", "dog"].contains(&animal["kind"].as_str().expect("a kind")), "{animal}");
+            assert!(animal["legs"].as_u64().is_some_and(|legs| legs <= 4), "{animal}");
+            assert_eq!(choice["finish_reason"], "stop");
+        }
+    }
+    let matched = ask(1, r#""regex":"[ab]{3}!""#, true).await.text();
+    let text: String = super::events(&matched)
+        .into_iter()
+        .filter_map(|event| serde_json::from_str::<serde_json::Value>(event).ok())
+        .filter(|chunk| chunk["choices"][0]["index"] == 0)
+        .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned))
+        .collect();
+    assert!(text.len() == 4 && text.ends_with('!'), "{text}");
+    assert_eq!(server.busy(), 0);
 }
 
 #[tokio::test]

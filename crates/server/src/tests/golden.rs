@@ -233,11 +233,13 @@ async fn golden_faults() {
         ("best_of", "POST", COMPLETE, r#"{"model":"m","prompt":"x","best_of":3}"#),
         ("grammar", "POST", COMPLETE, r#"{"model":"m","prompt":"x","grammar":"root ::= \"a\""}"#),
         (
-            "json_object",
+            "a schema that cannot be enforced",
             "POST",
             CHAT,
-            r#"{"model":"m","messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_object"}}"#,
+            r#"{"model":"m","messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_schema","json_schema":{"name":"s","schema":{"type":"object","not":{"required":["a"]}}}}}"#,
         ),
+        ("a broken regular expression", "POST", COMPLETE, r#"{"model":"m","prompt":"x","regex":"(a"}"#),
+        ("two forms", "POST", COMPLETE, r#"{"model":"m","prompt":"x","regex":"a","lark":"start: \"b\""}"#),
         (
             "forced tool",
             "POST",

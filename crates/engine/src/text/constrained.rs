@@ -1,0 +1,167 @@
+//! Answers under a constraint, through the engine thread.
+
+use std::sync::mpsc::{self, Receiver, Sender};
+
+use super::*;
+use crate::fake::{Answers, EOS, FakeTokenizer, limits, start};
+use crate::sampling::SamplingParams;
+use crate::{Allowed, Constraint, ConstraintError, ConstraintHandle, TokenId, Tokenizer};
+
+/// What a test constraint does when it is asked for a mask.
+#[derive(Clone)]
+enum Behaviour {
+    /// Digits; after this many the text is complete.
+    Digits(usize),
+    /// Digits, the end allowed after the first.
+    OpenEnd,
+    /// An error at the second token.
+    Fails,
+    /// A panic at the second token.
+    Panics,
+    /// Digits, each mask after a word from the test.
+    Waits(std::sync::Arc<Mutex<Receiver<()>>>),
+}
+
+#[derive(Clone)]
+struct Digits {
+    behaviour: Behaviour,
+    n_accepted: usize,
+}
+
+fn digits(with_end: bool) -> Allowed {
+    let mut mask = vec![0_u32; FakeTokenizer::default().n_vocab().div_ceil(32)];
+    let mut set = |token: TokenId| mask[token as usize / 32] |= 1 << (token % 32);
+    (b'0'..=b'9').for_each(|byte| set(byte.into()));
+    if with_end {
+        set(EOS);
+    }
+    Allowed::These(mask.into())
+}
+
+impl Constraint for Digits {
+    fn allowed(&mut self) -> Result<Allowed, ConstraintError> {
+        match &self.behaviour {
+            Behaviour::Digits(n) if *n == self.n_accepted => Ok(Allowed::Nothing),
+            Behaviour::Digits(_) => Ok(digits(false)),
+            Behaviour::OpenEnd => Ok(digits(self.n_accepted > 0)),
+            Behaviour::Fails if self.n_accepted > 0 => Err(ConstraintError { reason: "a limit".into() }),
+            Behaviour::Panics if self.n_accepted > 0 => panic!("a test"),
+            Behaviour::Fails | Behaviour::Panics => Ok(digits(false)),
+            Behaviour::Waits(words) => {
+                let words = lock(words);
+                words.recv().map_err(|_| ConstraintError { reason: "the test has ended".into() })?;
+                Ok(digits(false))
+            }
+        }
+    }
+
+    fn accept(&mut self, token: TokenId) -> Result<(), ConstraintError> {
+        assert!((u32::from(b'0')..=u32::from(b'9')).contains(&token), "only what was allowed is accepted");
+        self.n_accepted += 1;
+        Ok(())
+    }
+
+    fn forced(&mut self) -> Vec<TokenId> {
+        Vec::new()
+    }
+
+    fn fork(&self) -> Box<dyn Constraint> {
+        Box::new(self.clone())
+    }
+
+    fn rollback(&mut self, n_tokens: usize) -> Result<(), ConstraintError> {
+        self.n_accepted -= n_tokens;
+        Ok(())
+    }
+}
+
+fn request(prompt: &str, behaviour: Option<Behaviour>) -> GenerationRequest {
+    let constraint = behaviour.map(|behaviour| ConstraintHandle(Box::new(Digits { behaviour, n_accepted: 0 })));
+    GenerationRequest {
+        prompt: prompt.bytes().map(TokenId::from).collect(),
+        sampling: SamplingParams { temperature: 1.5, seed: Some(1), ..SamplingParams::default() },
+        max_tokens: Some(20),
+        constraint,
+        ..GenerationRequest::default()
+    }
+}
+
+fn collect(generation: Generation) -> Result<(String, Completion), EngineError> {
+    let mut text = String::new();
+    for event in generation {
+        match event? {
+            GenerationEvent::Piece(piece) => text += &piece.text,
+            GenerationEvent::Done(completion) => return Ok((text, completion)),
+        }
+    }
+    panic!("a generation ends with Done or an error")
+}
+
+fn all_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[test]
+fn only_what_is_allowed_is_said() {
+    let model = start(limits(), 4, Answers::Hash).unwrap();
+    let kinds = [None, Some(Behaviour::Digits(7)), Some(Behaviour::OpenEnd), Some(Behaviour::Digits(1000))];
+    let generations: Vec<_> = (0..24)
+        .map(|idx| model.submit(request(&format!("prompt {idx}"), kinds[idx % kinds.len()].clone())).unwrap())
+        .collect();
+    for (idx, generation) in generations.into_iter().enumerate() {
+        let (text, completion) = collect(generation).unwrap();
+        match idx % kinds.len() {
+            0 => {}
+            1 => assert!(all_digits(&text) && text.len() == 7 && completion.reason == FinishReason::Stop, "{text}"),
+            2 => assert!(all_digits(&text), "{text}"),
+            _ => assert!(all_digits(&text) && completion.reason == FinishReason::Length, "{text}"),
+        }
+    }
+}
+
+#[test]
+fn answers_of_one_request_each_have_their_own_constraint() {
+    let model = start(limits(), 4, Answers::Hash).unwrap();
+    let one = request("prompt", Some(Behaviour::Digits(5)));
+    for generation in model.submit_all(vec![one.clone(), one.clone(), one]).unwrap() {
+        assert_eq!(collect(generation).unwrap().0.len(), 5);
+    }
+}
+
+#[test]
+fn a_constraint_that_fails_costs_its_request_only() {
+    let model = start(limits(), 4, Answers::Hash).unwrap();
+    let failing = [Behaviour::Fails, Behaviour::Panics].map(|behaviour| model.submit(request("x", Some(behaviour))));
+    let fine = model.submit(request("y", Some(Behaviour::Digits(9)))).unwrap();
+    for generation in failing {
+        let error = collect(generation.unwrap()).unwrap_err();
+        assert!(matches!(error, EngineError::Constraint(_)), "{error}");
+    }
+    assert_eq!(collect(fine).unwrap().0.len(), 9);
+    assert_eq!(model.health(), Health::Alive);
+}
+
+#[test]
+fn a_late_mask_holds_nobody_else_up() {
+    let model = start(limits(), 4, Answers::Hash).unwrap();
+    let (say, words): (Sender<()>, Receiver<()>) = mpsc::channel();
+    let late = Behaviour::Waits(std::sync::Arc::new(Mutex::new(words)));
+    let late = model.submit(request("late", Some(late))).unwrap();
+    // Answers without a constraint end although no mask has come.
+    for idx in 0..8 {
+        collect(model.submit(request(&format!("other {idx}"), None)).unwrap()).unwrap();
+    }
+    (0..20).for_each(|_| say.send(()).unwrap());
+    let (text, completion) = collect(late).unwrap();
+    assert!(all_digits(&text) && completion.reason == FinishReason::Length, "{text}");
+}
+
+#[test]
+fn a_reader_that_leaves_a_late_answer_frees_its_slot() {
+    let model = start(limits(), 1, Answers::Hash).unwrap();
+    let (say, words): (Sender<()>, Receiver<()>) = mpsc::channel();
+    let late = Behaviour::Waits(std::sync::Arc::new(Mutex::new(words)));
+    drop(model.submit(request("late", Some(late))).unwrap());
+    collect(model.submit(request("next", None)).unwrap()).unwrap();
+    drop(say);
+}

@@ -1,0 +1,183 @@
+//! From the text of a grammar to something that answers can follow.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ingle_engine::Constraint;
+use llguidance::Matcher;
+use llguidance::api::TopLevelGrammar;
+use serde_json::{Value, json};
+
+use crate::formats;
+use crate::matcher::GrammarMatcher;
+use crate::{Environment, GrammarError};
+
+/// Largest grammar that is compiled, in bytes of its text; the largest honest schemas have half a megabyte.
+const MAX_BYTES: usize = 2 << 20;
+
+/// White space between the tokens of a JSON text: one blank, or a line end with an indentation. A model that may write
+/// any amount of it sometimes never stops.
+const WHITESPACE: &str = r" |\n[ \t]{0,32}";
+
+/// The key under which llguidance takes options out of a schema; a client's schema must not set any.
+const OPTIONS_KEY: &str = "x-guidance";
+
+/// What happens with a keyword of a schema that cannot be enforced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Strictness {
+    /// The schema is refused.
+    Strict,
+    /// The answer satisfies the rest of the schema; [`Compiled::unenforced`] tells, and [`Compiled::validate`] looks.
+    Lenient,
+}
+
+/// A grammar as its user writes it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum GrammarSource {
+    /// JSON that satisfies a schema; properties come in the schema's order.
+    JsonSchema {
+        /// The schema.
+        schema: Value,
+        /// Must every keyword be enforced?
+        strictness: Strictness,
+    },
+    /// Any JSON object.
+    JsonObject,
+    /// A regular expression (Rust's syntax) that the whole answer matches.
+    Regex(String),
+    /// A grammar in llguidance's dialect of Lark; its rule `start` is the answer.
+    Lark(String),
+}
+
+impl GrammarSource {
+    /// What it is called in messages.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::JsonSchema { .. } | Self::JsonObject => "JSON schema",
+            Self::Regex(_) => "regular expression",
+            Self::Lark(_) => "Lark grammar",
+        }
+    }
+}
+
+/// A grammar that answers can follow. Cheap to share.
+pub struct Compiled {
+    /// As it was at the beginning; each answer gets a copy. The lock is held for that only.
+    prototype: Mutex<Matcher>,
+    environment: Arc<Environment>,
+    unenforced: Vec<String>,
+    validator: Option<jsonschema::Validator>,
+}
+
+impl std::fmt::Debug for Compiled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Compiled").field("unenforced", &self.unenforced).finish_non_exhaustive()
+    }
+}
+
+impl Compiled {
+    /// Compiles a grammar for the model of `environment`. Takes a millisecond for a common schema, up to a second or
+    /// two for one of half a megabyte.
+    ///
+    /// # Errors
+    /// [`GrammarError`] for a grammar that is wrong, too large or cannot be enforced.
+    pub fn new(environment: &Arc<Environment>, source: &GrammarSource) -> Result<Self, GrammarError> {
+        let kind = source.kind();
+        let refused = |reason: String| GrammarError::Refused { kind, reason };
+        check_size(source)?;
+        let compile = || {
+            let parser = environment.factory.create_parser(top_level(source)?)?;
+            let mut matcher = Matcher::new(Ok(parser));
+            match matcher.get_error() {
+                Some(error) => Err(error.into()),
+                None => {
+                    let warnings = matcher.grammar_warnings();
+                    Ok((matcher, warnings))
+                }
+            }
+        };
+        let compiled: Result<Result<_, Box<dyn std::error::Error>>, _> = catch_unwind(AssertUnwindSafe(compile));
+        let compiled = compiled.map_err(|_| refused("the compiler has a fault with it; simplify it".into()))?;
+        let (matcher, unenforced) = compiled.map_err(|error| refused(one_line(&error.to_string())))?;
+        let validator = match source {
+            GrammarSource::JsonSchema { schema, .. } => Some(validator(schema).map_err(refused)?),
+            GrammarSource::JsonObject | GrammarSource::Regex(_) | GrammarSource::Lark(_) => None,
+        };
+        let unenforced = unenforced.iter().map(|warning| one_line(warning)).collect();
+        Ok(Self { prototype: Mutex::new(matcher), environment: Arc::clone(environment), unenforced, validator })
+    }
+
+    /// The constraint of a new answer.
+    pub fn start(&self) -> Box<dyn Constraint> {
+        // A copy leaves the prototype as it is, also when it panics.
+        let prototype = self.prototype.lock().unwrap_or_else(PoisonError::into_inner);
+        Box::new(GrammarMatcher::new(prototype.deep_clone(), Arc::clone(&self.environment)))
+    }
+
+    /// What of a lenient schema is not enforced, in words that name the keyword; empty when all of it is.
+    pub fn unenforced(&self) -> &[String] {
+        &self.unenforced
+    }
+
+    /// Does a whole answer satisfy all of the schema? `None` for grammars that are no schema.
+    pub fn validate(&self, answer: &str) -> Option<bool> {
+        let validator = self.validator.as_ref()?;
+        Some(serde_json::from_str(answer).is_ok_and(|value: Value| validator.is_valid(&value)))
+    }
+}
+
+fn check_size(source: &GrammarSource) -> Result<(), GrammarError> {
+    let bytes = match source {
+        GrammarSource::JsonSchema { schema, .. } => schema.to_string().len(),
+        GrammarSource::JsonObject => 0,
+        GrammarSource::Regex(text) | GrammarSource::Lark(text) => text.len(),
+    };
+    match bytes > MAX_BYTES {
+        true => Err(GrammarError::TooLarge { kind: source.kind(), bytes, limit: MAX_BYTES }),
+        false => Ok(()),
+    }
+}
+
+fn top_level(source: &GrammarSource) -> Result<TopLevelGrammar, Box<dyn std::error::Error>> {
+    let any_object = json!({"type": "object"});
+    match source {
+        GrammarSource::JsonSchema { schema, strictness } => with_options(schema, *strictness),
+        GrammarSource::JsonObject => with_options(&any_object, Strictness::Strict),
+        GrammarSource::Regex(text) => Ok(TopLevelGrammar::from_regex(text)),
+        GrammarSource::Lark(text) => Ok(TopLevelGrammar::from_lark(text.clone())),
+    }
+}
+
+fn with_options(schema: &Value, strictness: Strictness) -> Result<TopLevelGrammar, Box<dyn std::error::Error>> {
+    let mut schema = match schema {
+        Value::Bool(true) => json!({}),
+        Value::Bool(false) => return Err("the schema `false` allows nothing".into()),
+        other => other.clone(),
+    };
+    formats::narrow(&mut schema, 0)?;
+    let object = schema.as_object_mut().ok_or("a schema is an object")?;
+    let lenient = strictness == Strictness::Lenient;
+    object.insert(OPTIONS_KEY.into(), json!({"whitespace_pattern": WHITESPACE, "lenient": lenient}));
+    Ok(TopLevelGrammar::from_json_schema(schema))
+}
+
+/// Checks whole answers; knows nothing outside the schema itself.
+fn validator(schema: &Value) -> Result<jsonschema::Validator, String> {
+    jsonschema::options().build(schema).map_err(|error| {
+        let path = error.instance_path().to_string();
+        let place = if path.is_empty() { "its top".to_owned() } else { path };
+        one_line(&format!("it is not a valid schema at {place}: {error}"))
+    })
+}
+
+/// A message for a header or an error: no line ends, not endless.
+fn one_line(text: &str) -> String {
+    const MOST: usize = 500;
+    let mut line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.len() > MOST {
+        let end = (0..=MOST).rev().find(|&at| line.is_char_boundary(at)).unwrap_or(0);
+        line.truncate(end);
+        line.push('…');
+    }
+    line
+}
