@@ -1,92 +1,181 @@
 #!/usr/bin/env bash
-# On a machine with an NVIDIA GPU: the device, and prefill and decode tokens/s with and without it, through the server.
-# Without one it says so and ends with 0. CHECK_MODEL names another model than the starter.
+# On a machine with an NVIDIA GPU, nvcc and CMake: Ingle against llama.cpp's own server, on the GPU.
+#
+#   gpu-check.sh              all of it, here; without a GPU it says so and ends with 0
+#   gpu-check.sh pack         what the other steps need, into one folder, on a machine with Rust and a network
+#   gpu-check.sh build        the CUDA plug-in and llama-server, from that folder; neither Rust nor a network is needed
+#   gpu-check.sh models       random models with the shapes of real ones
+#   gpu-check.sh measure      starts both servers in turn and prints the figures
+#
+# GPU_CHECK_FOLDER  what `pack` makes and the others read              (target/gpu-check)
+# GPU_CHECK_SOURCES sources of llama.cpp as .tar.xz, of the commit that our dependency has, with tools/server: then
+#                   llama-server is measured too (without: those that come with our dependency, which have no server)
+# GPU_CHECK_BUILD   where llama.cpp is compiled, and the models lie    (a folder under the user's cache)
+# GPU_CHECK_SHAPES  models to measure                                  (8b 30b-a3b)
+# GPU_CHECK_CLIENTS numbers of clients                                 (1,8,32,64)
+# GPU_CHECK_JOBS    compilers at once                                  (all cores)
 set -euo pipefail
 # shellcheck source=scripts/env.sh
 . "$(dirname "$0")/env.sh"
 cd "$root"
 
-if ! command -v nvidia-smi >/dev/null 2>&1 || ! nvidia-smi -L >/dev/null 2>&1; then
-    say "No NVIDIA GPU answers here (nvidia-smi): nothing to check. Ingle runs on the CPU."
-    exit 0
-fi
-nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader
-for nvcc in "$(command -v nvcc || true)" "${CUDA_PATH:-/usr/local/cuda}/bin/nvcc"; do
-    [ ! -x "$nvcc" ] || break
-done
-[ -x "$nvcc" ] || die "A GPU is here, but nvcc is not: install the CUDA toolkit, or set CUDA_PATH to it."
-PATH="$(dirname "$nvcc"):$PATH"
-
-# A program of its own: the one at target/bin/ingle stays the CPU's.
-gpu_bin="$root/target/bin/ingle-cuda"
-INGLE_BIN="$gpu_bin" "$root/scripts/build.sh" --features ingle/cuda
-
-model="${CHECK_MODEL:-smollm2-135m-instruct}"
-models="$cache/test-models"
-INGLE_BIN="$gpu_bin" "$root/scripts/model.sh" "$model" "$models"
-
-work=$(mktemp -d)
+folder="${GPU_CHECK_FOLDER:-$root/target/gpu-check}"
+work="${GPU_CHECK_BUILD:-$cache/gpu-check}"
+shapes="${GPU_CHECK_SHAPES:-8b 30b-a3b}"
+clients="${GPU_CHECK_CLIENTS:-1,8,32,64}"
+peer="$work/llama.cpp/build/bin"
 server=
+
+has_gpu() { command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; }
+
+# The program with plug-ins, its tools and libraries, and the sources of llama.cpp.
+pack() {
+    local out sources
+    # Its own target directory, so that the other build of llama.cpp stays; for processors since 2013, since the machine
+    # with the GPU is another.
+    export CARGO_TARGET_DIR="$cache/gpu-check-target" GGML_BACKEND_DL=ON
+    export RUSTFLAGS="-C target-cpu=x86-64-v3 -C link-arg=-Wl,-rpath,\$ORIGIN/../lib/ingle"
+    cargo build --release --features plugins --bin ingle --example measure
+    cargo build --release --package ingle-gguf --features corpus --example random_model
+    out="$CARGO_TARGET_DIR/release"
+    rm -rf "$folder"
+    mkdir -p "$folder/bin" "$folder/lib/ingle"
+    strip -o "$folder/bin/ingle" "$out/ingle"
+    strip -o "$folder/bin/measure" "$out/examples/measure"
+    strip -o "$folder/bin/random_model" "$out/examples/random_model"
+    # Names that the loader asks for, without the links between them. The CPU's plug-in comes along; CUDA's is built.
+    local built library
+    built=$(ls -td "$out"/build/llama-cpp-sys-2-*/out | head -n 1)
+    for library in "$built"/lib*/lib{llama,llama-common,ggml,ggml-base}.so.0; do
+        [ ! -e "$library" ] || strip -o "$folder/lib/ingle/${library##*/}" "$library"
+    done
+    library=$(find "$built" -name 'libggml-cpu*.so' | head -n 1)
+    strip -o "$folder/lib/ingle/${library##*/}" "$library"
+    if [ -n "${GPU_CHECK_SOURCES:-}" ]; then
+        cp "$GPU_CHECK_SOURCES" "$folder/llama.tar.xz"
+    else
+        sources=$(cargo metadata --format-version 1 | grep -o '"manifest_path":"[^"]*/llama-cpp-sys-2-[^"/]*/Cargo.toml"' | head -n 1)
+        sources="${sources#*:\"}"
+        tar -cJf "$folder/llama.tar.xz" -C "${sources%/Cargo.toml\"}/llama.cpp" .
+    fi
+    du -sh "$folder" >&2
+}
+
+build() {
+    mkdir -p "$work/llama.cpp"
+    [ -e "$work/llama.cpp/CMakeLists.txt" ] || tar -xJf "$folder/llama.tar.xz" -C "$work/llama.cpp"
+    local -a generator=() options=() targets=()
+    ! command -v ninja >/dev/null 2>&1 || generator=(-G Ninja)
+    if [ -e "$work/llama.cpp/tools/server/CMakeLists.txt" ]; then
+        targets=(llama-server ggml-cpu)
+    else
+        options=(-DLLAMA_BUILD_COMMON=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF)
+    fi
+    # Without a GPU everything but CUDA is built: a trial of this script.
+    if has_gpu; then
+        options+=(-DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES="${CMAKE_CUDA_ARCHITECTURES:-native}")
+        targets+=(ggml-cuda)
+    fi
+    cmake -S "$work/llama.cpp" -B "$work/llama.cpp/build" "${generator[@]}" "${options[@]}" -DCMAKE_BUILD_TYPE=Release \
+        -DBUILD_SHARED_LIBS=ON -DGGML_BACKEND_DL=ON -DGGML_NATIVE=OFF -DGGML_CCACHE=OFF -DLLAMA_BUILD_TESTS=OFF \
+        -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF >"$work/cmake.log" ||
+        die "cmake failed: $(tail -n 20 "$work/cmake.log")"
+    cmake --build "$work/llama.cpp/build" --parallel "${GPU_CHECK_JOBS:-$(nproc)}" \
+        --target "${targets[@]}" >"$work/build.log" ||
+        die "the build failed: $(tail -n 40 "$work/build.log")"
+    # Ingle takes the plug-in that was compiled here from the same sources.
+    ! has_gpu || cp "$peer/libggml-cuda.so" "$folder/lib/ingle/"
+}
+
+models() {
+    local shape
+    mkdir -p "$work/models"
+    for shape in $shapes; do
+        [ -e "$work/models/$shape.gguf" ] || "$folder/bin/random_model" "$shape" "$work/models/$shape.new"
+        [ -e "$work/models/$shape.gguf" ] || mv "$work/models/$shape.new" "$work/models/$shape.gguf"
+    done
+}
+
 stop_server() {
     [ -n "$server" ] || return 0
     kill "$server" 2>/dev/null || true
     wait "$server" 2>/dev/null || true
     server=
 }
-trap 'stop_server; rm -rf "$work"' EXIT
 
-# start_server FLAGS: on a free port; leaves its address in $address once it is ready.
+is_ready() {
+    if command -v curl >/dev/null 2>&1; then
+        curl -fsS -o "$work/ready" "$1" 2>"$work/ready.log"
+    else
+        python3 -c 'import sys, urllib.request as r; r.urlopen(sys.argv[1])' "$1" >"$work/ready.log" 2>&1
+    fi
+}
+
+# start_server HEALTH COMMAND…: waits until it is ready; prints how long that took.
 start_server() {
-    local tries
-    INGLE_HINTS=1 "$gpu_bin" run "$model" --address 127.0.0.1:0 --models-path "$models" "$@" >"$work/log" 2>&1 &
+    local health="$1" began=$SECONDS
+    shift
+    "$@" >"$work/server.log" 2>&1 &
     server=$!
-    for ((tries = 0; tries < 600; tries++)); do
-        kill -0 "$server" 2>/dev/null || break
-        address=$(grep -oE '127\.0\.0\.1:[1-9][0-9]*' "$work/log" | head -n 1 || true)
-        if [ -n "$address" ] && curl -fsS -o "$work/ready" "http://$address/readyz" 2>/dev/null; then return 0; fi
+    while ! is_ready "http://127.0.0.1:18090$health"; do
+        kill -0 "$server" 2>/dev/null || { tail -n 20 "$work/server.log" >&2; die "the server ended: $*"; }
+        [ $((SECONDS - began)) -lt 180 ] || { tail -n 20 "$work/server.log" >&2; die "not ready after 180 s: $*"; }
         sleep 0.2
     done
-    cat "$work/log" >&2
-    die "the server did not become ready"
+    say "ready after $((SECONDS - began)) s: $*"
 }
 
-# measure N: one completion of 512 or so prompt tokens and 128 output tokens; N keeps prompts apart, so that no prefix
-# is found in the cache. Prints prefill and decode tokens/s.
+# load NAME MODEL: figures of the server that runs, with the GPU's mean utilisation and memory beside them.
+load() {
+    local sampler= used
+    if has_gpu; then
+        nvidia-smi --query-gpu=utilization.gpu,memory.used --format=csv,noheader,nounits -lms 200 >"$work/gpu.csv" &
+        sampler=$!
+    fi
+    timeout "${GPU_CHECK_SECONDS:-120}" "$folder/bin/measure" --url http://127.0.0.1:18090 --model "$2" throughput \
+        --clients "$clients" --label "$1" --prompt "${GPU_CHECK_PROMPT:-256}" --answer "${GPU_CHECK_ANSWER:-128}" \
+        --rounds "${GPU_CHECK_ROUNDS:-2}" || say "measuring $1 ended with $?"
+    if [ -n "$sampler" ]; then
+        kill "$sampler" 2>/dev/null || true
+        wait "$sampler" 2>/dev/null || true
+        used=$(awk -F', *' '{ u += $1; if ($2 > m) m = $2 } END { if (NR) printf "%.0f %% busy, %d MiB", u / NR, m }' "$work/gpu.csv")
+        echo "$1 GPU: $used"
+    fi
+}
+
 measure() {
-    local prompt="$1:" i
-    for ((i = 0; i < 175; i++)); do prompt+=" $(((i * 7919 + $1 * 104729) % 97))"; done
-    curl -fsS "http://$address/v1/completions" -H 'Content-Type: application/json' -H 'Extra-Usage: true' -d "{
-        \"model\": \"$model\", \"prompt\": \"$prompt\", \"max_tokens\": 128, \"temperature\": 0, \"ignore_eos\": true
-    }" >"$work/answer"
-    awk '
-        function number(key,    found) {
-            if (!match($0, "\"" key "\" *: *[0-9.]+")) { print "no " key " in the answer" >"/dev/stderr"; exit 1 }
-            found = substr($0, RSTART, RLENGTH)
-            sub(/.*: */, "", found)
-            return found
-        }
-        { text = text $0 }
-        END {
-            $0 = text
-            printf "%.1f %.1f\n", number("prompt_tokens") * 1000 / number("timing_prompt_processing"),
-                number("completion_tokens") * 1000 / number("timing_token_generation")
-        }' "$work/answer"
+    local shape model n_slots context
+    trap stop_server EXIT
+    # As many slots as the most clients, and room for all of them, for both.
+    n_slots=${clients##*,}
+    context=$((n_slots * (${GPU_CHECK_PROMPT:-256} + ${GPU_CHECK_ANSWER:-128} + 128)))
+    "$folder/bin/ingle" devices
+    for shape in $shapes; do
+        model="$work/models/$shape.gguf"
+        start_server /readyz "$folder/bin/ingle" run "$shape.gguf" --address 127.0.0.1:18090 --models-path "$work/models" \
+            --context-size "$context" --parallel "$n_slots" --log-level debug
+        load "ingle-$shape" "$shape.gguf"
+        grep -E 'devices|placement|loading a model|offloaded|buffer size' "$work/server.log" | tail -n 12 >&2 || true
+        stop_server
+        [ -x "$peer/llama-server" ] || continue
+        start_server /health "$peer/llama-server" -m "$model" --host 127.0.0.1 --port 18090 -ngl 999 -c "$context" \
+            -np "$n_slots" --no-webui
+        load "llama-server-$shape" "$shape.gguf"
+        stop_server
+    done
 }
 
-# report NAME FLAGS: the best of three runs after a warm-up.
-report() {
-    local name="$1" n
-    shift
-    start_server "$@"
-    measure 0 >"$work/warm-up"
-    for n in 1 2 3; do measure "$n"; done |
-        awk -v name="$name" '
-            { if ($1 > prefill) prefill = $1; if ($2 > decode) decode = $2 }
-            END { printf "%-12s %16.1f %16.1f\n", name, prefill, decode }'
-    stop_server
-}
-
-"$gpu_bin" devices
-printf '%-12s %16s %16s\n' "$model" 'prefill tok/s' 'decode tok/s'
-report GPU
-report CPU --gpu-layers 0
+case "${1:-all}" in
+    pack | build | models | measure) "$1" ;;
+    all)
+        if ! has_gpu; then
+            say "not run: no NVIDIA GPU answers here (nvidia-smi)."
+            exit 0
+        fi
+        [ -e "$folder/bin/ingle" ] || pack
+        build
+        models
+        measure
+        ;;
+    *) die "usage: $0 [pack|build|models|measure]" ;;
+esac

@@ -22,7 +22,7 @@ mod setup;
 
 pub use chat::{ChatAnswer, ChatModel, chat_model};
 pub use ingle_runtime::*;
-pub use setup::{Setup, backends, hardware_in_use, open};
+pub use setup::{Setup, backends, hardware_in_use, open, uses_gpus};
 
 #[cfg(feature = "server")]
 pub use ingle_server as server;

@@ -14,10 +14,18 @@ pub fn backends() -> Vec<Arc<dyn Backend>> {
     ]
 }
 
-/// The machine as far as this program can use it: without its GPUs where no backend was built for them.
+/// Whether a backend of this program can use the machine's GPUs: by how it was built, or by the plug-ins it found.
+pub fn uses_gpus() -> bool {
+    #[cfg(feature = "llama")]
+    return cfg!(any(feature = "cuda", feature = "plugins")) && ingle_llama::sees_gpu();
+    #[cfg(not(feature = "llama"))]
+    return false;
+}
+
+/// The machine as far as this program can use it: without its GPUs where no backend can use them.
 pub fn hardware_in_use() -> Hardware {
     let found = hardware::detect();
-    if cfg!(feature = "cuda") { found } else { hardware::without_gpus(found) }
+    if uses_gpus() { found } else { hardware::without_gpus(found) }
 }
 
 /// A runtime over a folder of models (YAML files and GGUF files), with every default.

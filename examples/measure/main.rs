@@ -7,6 +7,7 @@ mod common;
 mod decode;
 mod shared_prefix;
 mod soak;
+mod throughput;
 
 use clap::{Parser, Subcommand};
 
@@ -31,6 +32,8 @@ enum Scenario {
     Burst(burst::Options),
     /// Clients share a long system prompt.
     SharedPrefix(shared_prefix::Options),
+    /// Many clients with prompts of their own; works against any server with `/v1/completions`.
+    Throughput(throughput::Options),
     /// One client against the raw decode loop of the same build.
     Decode(decode::Options),
 }
@@ -38,11 +41,14 @@ enum Scenario {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let target = common::Target::new(&arguments.url, &arguments.model);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // Few, so that on a small machine the server keeps its cores.
+    let workers = std::thread::available_parallelism().map_or(2, |cores| (cores.get() / 4).clamp(2, 8));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     match arguments.scenario {
         Scenario::Soak(options) => runtime.block_on(soak::run(&target, options)),
         Scenario::Burst(options) => runtime.block_on(burst::run(&target, options)),
         Scenario::SharedPrefix(options) => runtime.block_on(shared_prefix::run(&target, options)),
+        Scenario::Throughput(options) => runtime.block_on(throughput::run(&target, options)),
         Scenario::Decode(options) => decode::run(&runtime, &target, options),
     }
 }

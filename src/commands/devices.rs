@@ -33,7 +33,7 @@ fn to_json(found: &Hardware) -> Value {
         "instruction_sets": found.instruction_sets,
         "driver_version": found.driver_version,
         "cuda_version": version(found.cuda_version),
-        "usable": { "cpu": true, "cuda": cfg!(feature = "cuda") },
+        "usable": { "cpu": true, "cuda": ingle::uses_gpus() },
         "notes": notes(found),
     })
 }
@@ -62,5 +62,5 @@ fn to_text(found: &Hardware) -> String {
 
 /// What detection says, and what this build makes of it.
 fn notes(found: &Hardware) -> Vec<String> {
-    if cfg!(feature = "cuda") { found.notes.clone() } else { hardware::without_gpus(found.clone()).notes }
+    if ingle::uses_gpus() { found.notes.clone() } else { hardware::without_gpus(found.clone()).notes }
 }

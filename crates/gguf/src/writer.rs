@@ -1,5 +1,7 @@
 //! Writes small GGUF files for tests: any keys, any tensors, nothing checked.
 
+use std::io::{self, Write};
+
 use crate::{Array, GgmlType, Value};
 
 /// Collects keys and tensors and lays them out as a file.
@@ -52,6 +54,41 @@ impl Writer {
 
     /// The file.
     pub fn bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let pattern = |_: &str, _: GgmlType, data: &mut [u8]| {
+            data.iter_mut().enumerate().for_each(|(index, byte)| *byte = (index % 7) as u8);
+        };
+        self.write_to(&mut out, pattern).expect("a vector takes everything");
+        out
+    }
+
+    /// Writes the file without holding it in memory: `fill` gets the name and the type of a tensor, and its bytes in
+    /// pieces of whole blocks, in order.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_to(&self, out: &mut impl Write, mut fill: impl FnMut(&str, GgmlType, &mut [u8])) -> io::Result<()> {
+        let header = self.header();
+        out.write_all(&header)?;
+        out.write_all(&vec![0; header.len().next_multiple_of(self.alignment) - header.len()])?;
+        let mut piece = Vec::new();
+        for (name, dims, ggml_type) in &self.tensors {
+            let n_bytes = tensor_bytes(dims, *ggml_type);
+            let block_bytes = ggml_type.block_bytes();
+            let most = (PIECE_BYTES / block_bytes * block_bytes) as usize;
+            let mut left = n_bytes;
+            while left > 0 {
+                piece.resize(left.min(most), 0);
+                fill(name, *ggml_type, &mut piece);
+                out.write_all(&piece)?;
+                left -= piece.len();
+            }
+            out.write_all(&vec![0; n_bytes.next_multiple_of(self.alignment) - n_bytes])?;
+        }
+        out.flush()
+    }
+
+    fn header(&self) -> Vec<u8> {
         let mut out = b"GGUF".to_vec();
         out.extend(self.version.to_le_bytes());
         out.extend((self.tensors.len() as u64).to_le_bytes());
@@ -61,21 +98,25 @@ impl Writer {
             out.extend(value.value_type().id().to_le_bytes());
             write_value(&mut out, value);
         }
-        let mut data = Vec::new();
+        let mut offset = 0;
         for (name, dims, ggml_type) in &self.tensors {
             write_string(&mut out, name.as_bytes());
             out.extend((dims.len() as u32).to_le_bytes());
             dims.iter().for_each(|dim| out.extend(dim.to_le_bytes()));
             out.extend((*ggml_type as u32).to_le_bytes());
-            out.extend((data.len() as u64).to_le_bytes());
-            let n_bytes = ggml_type.bytes_for(dims.iter().product()).expect("test tensors are small");
-            data.extend((0..n_bytes).map(|index| (index % 7) as u8));
-            data.resize(data.len().next_multiple_of(self.alignment), 0);
+            out.extend((offset as u64).to_le_bytes());
+            offset += tensor_bytes(dims, *ggml_type).next_multiple_of(self.alignment);
         }
-        out.resize(out.len().next_multiple_of(self.alignment), 0);
-        out.extend(data);
         out
     }
+}
+
+/// Most bytes of a tensor that are filled at once.
+const PIECE_BYTES: u64 = 8 << 20;
+
+fn tensor_bytes(dims: &[u64], ggml_type: GgmlType) -> usize {
+    let n_bytes = ggml_type.bytes_for(dims.iter().product()).and_then(|n_bytes| usize::try_from(n_bytes).ok());
+    n_bytes.expect("a tensor that is written fits into memory")
 }
 
 fn write_string(out: &mut Vec<u8>, text: &[u8]) {

@@ -13,6 +13,7 @@ use crate::fault::FaultDomain;
 use crate::header;
 use crate::model::{Model, load_error};
 use crate::plan::{Plan, Room};
+use crate::plugins;
 use crate::process::{self, GpuDevice};
 use crate::tokenizer::LlamaTokenizer;
 
@@ -59,6 +60,9 @@ impl LlamaBackend {
     /// As [`Backend::load`].
     pub fn load_model(&self, options: &LoadOptions, hardware: &Hardware) -> Result<LoadedModel, EngineError> {
         let info = header::read_model(&options.path)?;
+        if !process::has_devices() {
+            return Err(load_error(&options.path, plugins::missing()));
+        }
         let gpus = process::gpu_devices();
         let room = Room::new(hardware, gpus.iter().map(|gpu| gpu.free_bytes).sum());
         let plan = Plan::new(options, &info, room)?;

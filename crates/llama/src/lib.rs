@@ -19,10 +19,12 @@ mod log;
 mod model;
 mod partition;
 mod plan;
+mod plugins;
 mod pool;
 mod process;
 mod tokenizer;
 
 pub use backend::{LlamaBackend, LoadedModel};
 pub use decoder::LlamaDecoder;
+pub use process::sees_gpu;
 pub use tokenizer::LlamaTokenizer;

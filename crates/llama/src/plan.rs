@@ -14,8 +14,8 @@ const DEFAULT_SEQUENCE: usize = 8192;
 const MAX_SEQUENCES: usize = 256;
 /// Sequences that are added at most so that the caches of sliding-window layers become as long as the context.
 const MAX_WINDOW_SEQUENCES: usize = 64;
-/// Finished prefixes outside the cache take at most this part (1 / n) of the memory that is left, and never more
-/// than the second number.
+/// Finished prefixes outside the cache take at most this part (1 / n) of the memory that is left, never more than the
+/// second number, and never more than the cache itself, so that the memory a model takes can be foreseen.
 const SAVED_SHARE: u64 = 8;
 const MOST_SAVED_BYTES: usize = 2 << 30;
 /// llama.cpp rounds cache lengths up to this.
@@ -92,7 +92,8 @@ impl Plan {
             GpuLayers::Auto => layers_that_fit(info, &plan.memory, room.gpu_bytes),
         };
         let main_left = room.main_bytes.map_or(0, |bytes| bytes.saturating_sub(plan.memory.total_bytes()));
-        plan.most_saved_bytes = usize::try_from(main_left / SAVED_SHARE).unwrap_or(usize::MAX).min(MOST_SAVED_BYTES);
+        let share = (main_left / SAVED_SHARE).min(plan.memory.cache_bytes);
+        plan.most_saved_bytes = usize::try_from(share).unwrap_or(usize::MAX).min(MOST_SAVED_BYTES);
         if plan.n_batch < n_slots {
             let reason = format!("{n_slots} requests do not fit into a batch of {}; lower it", plan.n_batch);
             return Err(option_error("parallel", reason));

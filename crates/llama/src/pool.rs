@@ -1,6 +1,6 @@
 //! The compute threads of one engine.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::ptr::NonNull;
 
 use crate::fault::FaultDomain;
@@ -16,26 +16,77 @@ const ALL_TASKS: c_int = -1;
 /// A ggml thread pool. The thread that runs a graph is its first member; the others belong to the pool.
 pub(crate) struct ThreadPool {
     pool: NonNull<sys::ggml_threadpool>,
-    n_threads: c_int,
+    /// Computes graphs of our own on the pool.
+    backend: NonNull<sys::ggml_backend>,
+    free_pool: unsafe extern "C" fn(*mut sys::ggml_threadpool),
     faults: FaultDomain,
 }
 
-// SAFETY: ggml allows any thread to use a pool, one at a time, which `&mut self` and ownership grant.
+// SAFETY: ggml allows any thread to use a pool and a backend, one at a time, which `&mut self` and ownership grant.
 unsafe impl Send for ThreadPool {}
+
+/// Functions of the CPU backend. It may be a plug-in, so they are asked for by name.
+struct CpuBackend {
+    device: sys::ggml_backend_dev_t,
+    new_pool: unsafe extern "C" fn(*mut sys::ggml_threadpool_params) -> *mut sys::ggml_threadpool,
+    free_pool: unsafe extern "C" fn(*mut sys::ggml_threadpool),
+    set_pool: unsafe extern "C" fn(sys::ggml_backend_t, *mut sys::ggml_threadpool),
+    set_n_threads: unsafe extern "C" fn(sys::ggml_backend_t, c_int),
+}
+
+impl CpuBackend {
+    fn find() -> Result<Self, String> {
+        // SAFETY: has no preconditions.
+        let device = unsafe { sys::ggml_backend_dev_by_type(sys::GGML_BACKEND_DEVICE_TYPE_CPU) };
+        if device.is_null() {
+            return Err(crate::plugins::missing());
+        }
+        // SAFETY: devices live as long as the process, and so do their registries.
+        let registry = unsafe { sys::ggml_backend_dev_backend_reg(device) };
+        let function = |name: &CStr| {
+            // SAFETY: the registry is valid and the name ends in zero.
+            let address = unsafe { sys::ggml_backend_reg_get_proc_address(registry, name.as_ptr()) };
+            NonNull::new(address).ok_or_else(|| format!("ggml's CPU backend has no {name:?}: it is of another version"))
+        };
+        // SAFETY: ggml gives each of these functions under its own name, with the type it has in ggml-cpu.h.
+        unsafe {
+            Ok(Self {
+                device,
+                new_pool: std::mem::transmute::<NonNull<c_void>, _>(function(c"ggml_threadpool_new")?),
+                free_pool: std::mem::transmute::<NonNull<c_void>, _>(function(c"ggml_threadpool_free")?),
+                set_pool: std::mem::transmute::<NonNull<c_void>, _>(function(c"ggml_backend_cpu_set_threadpool")?),
+                set_n_threads: std::mem::transmute::<NonNull<c_void>, _>(function(c"ggml_backend_set_n_threads")?),
+            })
+        }
+    }
+}
 
 impl ThreadPool {
     /// Starts the threads and tags them.
     pub(crate) fn new(n_threads: usize, faults: &FaultDomain) -> Result<Self, String> {
         let n_threads = c_int::try_from(n_threads).map_err(|_| format!("{n_threads} threads are too many"))?;
+        let cpu = CpuBackend::find()?;
         // SAFETY: a plain struct that ggml fills completely in the next call.
         let mut params: sys::ggml_threadpool_params = unsafe { std::mem::zeroed() };
         // SAFETY: the pointer is valid for the call.
         unsafe { sys::ggml_threadpool_params_init(&raw mut params, n_threads) };
         params.poll = POLL;
+        // SAFETY: the device is valid; it takes no parameters.
+        let backend = guarded(|| unsafe { sys::ggml_backend_dev_init(cpu.device, std::ptr::null()) })?;
+        let backend = NonNull::new(backend).ok_or("ggml's CPU backend could not be started")?;
         // SAFETY: the parameters are valid for the call; ggml copies them.
-        let pool = guarded(|| unsafe { sys::ggml_threadpool_new(&raw mut params) })?;
-        let pool = NonNull::new(pool).ok_or("the compute threads could not be started")?;
-        let mut pool = Self { pool, n_threads, faults: faults.clone() };
+        let pool = guarded(|| unsafe { (cpu.new_pool)(&raw mut params) });
+        let Some(pool) = pool.as_ref().ok().and_then(|&pool| NonNull::new(pool)) else {
+            // SAFETY: made above and not used any more.
+            unsafe { sys::ggml_backend_free(backend.as_ptr()) };
+            return Err(pool.err().unwrap_or_else(|| "the compute threads could not be started".into()));
+        };
+        // SAFETY: both are valid, and the backend is freed before the pool.
+        unsafe {
+            (cpu.set_pool)(backend.as_ptr(), pool.as_ptr());
+            (cpu.set_n_threads)(backend.as_ptr(), n_threads);
+        }
+        let mut pool = Self { pool, backend, free_pool: cpu.free_pool, faults: faults.clone() };
         pool.for_each(&|thread_idx| {
             // The first one is whoever calls; it tags itself.
             if thread_idx > 0 {
@@ -78,10 +129,7 @@ impl ThreadPool {
             let output = sys::ggml_map_custom1(context, input, Some(run_job), ALL_TASKS, data);
             let graph = sys::ggml_new_graph(context);
             sys::ggml_build_forward_expand(graph, output);
-            let mut plan = sys::ggml_graph_plan(graph, self.n_threads, self.pool.as_ptr());
-            let mut work = vec![0_u8; plan.work_size];
-            plan.work_data = work.as_mut_ptr();
-            sys::ggml_graph_compute(graph, &raw mut plan)
+            sys::ggml_backend_graph_compute(self.backend.as_ptr(), graph)
         }
     }
 }
@@ -101,7 +149,10 @@ unsafe extern "C" fn run_job(
 impl Drop for ThreadPool {
     fn drop(&mut self) {
         self.faults.forget_threads();
-        // SAFETY: made by `ggml_threadpool_new`; nobody computes on it, since `self` is owned.
-        unsafe { sys::ggml_threadpool_free(self.pool.as_ptr()) };
+        // SAFETY: both were made in `new`; nobody computes on them, since `self` is owned.
+        unsafe {
+            sys::ggml_backend_free(self.backend.as_ptr());
+            (self.free_pool)(self.pool.as_ptr());
+        }
     }
 }

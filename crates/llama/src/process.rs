@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use llama_cpp_2::llama_backend;
 
 use crate::ffi::sys;
-use crate::{fault, log};
+use crate::{fault, log, plugins};
 
 static INITIALISED: OnceLock<()> = OnceLock::new();
 
@@ -15,13 +15,25 @@ pub(crate) fn initialise() {
         // SAFETY: the callback has the type asked for, is valid for ever and ignores its data pointer.
         unsafe { sys::llama_log_set(Some(log::on_log), std::ptr::null_mut()) };
         fault::install_handlers();
+        plugins::load();
         if llama_backend::LlamaBackend::init().is_err() {
             tracing::debug!("llama.cpp was initialised by somebody else before");
         }
     });
 }
 
-/// GPUs that this build of llama.cpp sees, as `name (description)`.
+/// Does this build of llama.cpp see a GPU? Initialises llama.cpp, which takes a moment where there is one.
+pub fn sees_gpu() -> bool {
+    !gpu_devices().is_empty()
+}
+
+/// Does this build of llama.cpp have any device to compute on? A build with plug-ins has none when none was found.
+pub(crate) fn has_devices() -> bool {
+    initialise();
+    !llama_cpp_2::list_llama_ggml_backend_devices().is_empty()
+}
+
+/// GPUs that this build of llama.cpp sees, with what is free on each.
 pub(crate) fn gpu_devices() -> Vec<GpuDevice> {
     initialise();
     let devices = llama_cpp_2::list_llama_ggml_backend_devices().into_iter();
