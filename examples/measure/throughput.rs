@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::time::Instant;
 
 use futures_util::StreamExt;
+use ingle_api::client::ClientError;
 use ingle_api::openai::CompletionRequest;
 use serde_json::json;
 
@@ -103,7 +104,12 @@ async fn answer(target: &Target, options: &Options, seed: u64) -> anyhow::Result
     let began = Instant::now();
     let mut arrivals = Vec::new();
     let mut n_tokens = None;
-    let mut chunks = pin!(target.client.completion_stream(request).await?);
+    // A server may close an idle connection at the moment it is used again: such a request was never seen by it.
+    let chunks = match target.client.completion_stream(request.clone()).await {
+        Err(ClientError::Transport(_)) => target.client.completion_stream(request).await?,
+        other => other?,
+    };
+    let mut chunks = pin!(chunks);
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk?;
         if chunk.choices.first().is_some_and(|choice| !choice.text.is_empty()) {

@@ -248,7 +248,14 @@ impl Decoder for LlamaDecoder {
         let raw = self.batch.fill(batch);
         let context = self.context.0.as_ptr();
         // SAFETY: the arrays hold `n_tokens` entries each and live until the next call; the numbers were checked.
-        let (result, complaints) = log::capture(|| guarded(|| unsafe { ffi::llama_decode(context, raw) }));
+        // A GPU computes on after `llama_decode` has returned: what comes next needs the result, and the engine measures
+        // what a step costs.
+        let decode = || unsafe {
+            let status = ffi::llama_decode(context, raw);
+            ffi::llama_synchronize(context);
+            status
+        };
+        let (result, complaints) = log::capture(|| guarded(decode));
         let error = match result {
             Ok(0) => {
                 self.has_row.extend(batch.iter().map(|entry| entry.wants_row));

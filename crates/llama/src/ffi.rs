@@ -15,6 +15,7 @@ unsafe extern "C-unwind" {
         params: sys::llama_context_params,
     ) -> *mut sys::llama_context;
     pub(crate) fn llama_decode(context: *mut sys::llama_context, batch: sys::llama_batch) -> i32;
+    pub(crate) fn llama_synchronize(context: *mut sys::llama_context);
     pub(crate) fn llama_get_logits_ith(context: *mut sys::llama_context, entry_idx: i32) -> *mut f32;
     pub(crate) fn llama_tokenize(
         vocab: *const sys::llama_vocab,

@@ -31,6 +31,8 @@ pub struct Parkable {
     pub seq: SeqId,
     /// Under which name its state is to be kept.
     pub key: StateKey,
+    /// How long it is.
+    pub n_tokens: usize,
 }
 
 impl Scheduler {
@@ -42,7 +44,7 @@ impl Scheduler {
         let idle = self.running.is_empty() && may_wait;
         let candidates = self.cached.iter().filter(|cached| idle && !cached.stays);
         let oldest = candidates.min_by_key(|cached| cached.last_used)?;
-        Some(Parkable { seq: oldest.seq, key: self.use_counter + 1 })
+        Some(Parkable { seq: oldest.seq, key: self.use_counter + 1, n_tokens: oldest.tokens.len() })
     }
 
     /// A cached prefix to save although there is work, oldest first: finished prefixes alone hold more cells than running
@@ -54,7 +56,7 @@ impl Scheduler {
         }
         let candidates = self.cached.iter().filter(|cached| !cached.stays);
         let oldest = candidates.min_by_key(|cached| cached.last_used)?;
-        Some(Parkable { seq: oldest.seq, key: self.use_counter + 1 })
+        Some(Parkable { seq: oldest.seq, key: self.use_counter + 1, n_tokens: oldest.tokens.len() })
     }
 
     /// The state of `parkable` was saved: its cells are cleared. Saved states beyond `most_bytes` in all are forgotten,

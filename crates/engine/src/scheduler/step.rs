@@ -92,7 +92,7 @@ impl Scheduler {
     pub fn next_step(&mut self, share: PromptShare, first_held: &dyn Fn(SeqId) -> usize) -> Step {
         self.fill_slots(first_held);
         let n_batch = self.config.limits.n_batch;
-        let n_decoding = self.running.iter().filter(|running| running.is_decoding() && !running.resting).count();
+        let n_decoding = self.n_answers();
         let (answers_wait, budget) = match share {
             _ if n_decoding == 0 => (false, n_batch),
             PromptShare::Beside(n_tokens) => (false, n_tokens.min(n_batch - n_decoding)),
@@ -114,6 +114,11 @@ impl Scheduler {
         let n_prompt_tokens = entries.len() - n_answers;
         self.make_room(entries.len());
         Step { ops: std::mem::take(&mut self.pending_ops), entries, n_prompt_tokens, answers_wait }
+    }
+
+    /// Answers that would get a token in the next step.
+    pub fn n_answers(&self) -> usize {
+        self.running.iter().filter(|running| running.is_decoding() && !running.resting).count()
     }
 
     /// Where the prompt that has come furthest goes on, and the tokens left of all prompts that have a slot.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::channel::{Channel, Sent, Terminal};
 use super::guard::{Guard, MaskThread, Patience, Ruling};
 use super::pacer::{Pacer, PromptOutlook, PromptPart};
+use super::parking::ParkMeter;
 use super::request::{EndOfGeneration, Ended, FinishReason, PrefixReuse, Queued, TokenEvent};
 use super::{Shared, TextConfig, TextStats, lock};
 use crate::sampling::{Sampled, Sampler, Scratch};
@@ -48,6 +49,7 @@ pub(super) struct EngineLoop<D> {
     overflow: ContextOverflow,
     live: BTreeMap<RequestId, Live>,
     pacer: Pacer,
+    parking: ParkMeter,
     /// Buffers for sampling, shared by all sequences.
     scratch: Scratch,
     /// States of finished prefixes that have left the cache.
@@ -97,6 +99,7 @@ impl<D: Decoder> EngineLoop<D> {
             overflow: config.overflow,
             live: BTreeMap::new(),
             pacer: Pacer::default(),
+            parking: ParkMeter::default(),
             scratch: Scratch::default(),
             saved: BTreeMap::new(),
             most_saved_bytes: config.most_saved_bytes,
@@ -124,12 +127,14 @@ impl<D: Decoder> EngineLoop<D> {
                     self.park(parkable);
                 }
             }
-            if let Some(parkable) = self.scheduler.excess() {
-                self.park(parkable);
+            let parking_pays = self.parking.pays(self.pacer.token_secs());
+            if parking_pays && self.parking.may_interrupt(Instant::now()) {
+                self.scheduler.excess().into_iter().for_each(|parkable| self.park(parkable));
             }
             let decoder = &self.decoder;
             let (position, n_tokens) = self.scheduler.prompts_left();
-            let share = self.pacer.share(PromptOutlook { position, n_tokens });
+            let n_answers = self.scheduler.n_answers();
+            let share = self.pacer.share(PromptOutlook { position, n_tokens, n_answers });
             let step = self.scheduler.next_step(share, &|seq| decoder.first_held(seq));
             self.note_started();
             self.publish();
@@ -137,7 +142,7 @@ impl<D: Decoder> EngineLoop<D> {
                 if cfg!(debug_assertions) {
                     self.scheduler.check();
                 }
-                match self.scheduler.parkable() {
+                match self.scheduler.parkable().filter(|_| parking_pays) {
                     Some(parkable) if self.shared.inbox.is_quiet_for(IDLE) => self.park(parkable),
                     Some(_) => {}
                     None => self.shared.inbox.wait(),
@@ -274,8 +279,10 @@ impl<D: Decoder> EngineLoop<D> {
     /// Moves a finished prefix out of the cache, where every step would pay for its cells.
     fn park(&mut self, parkable: Parkable) {
         let first_held = self.decoder.first_held(parkable.seq);
+        let begun = Instant::now();
         match self.decoder.save(parkable.seq).filter(|state| state.len() <= self.most_saved_bytes) {
             Some(state) => {
+                self.parking.record(parkable.n_tokens, begun.elapsed(), Instant::now());
                 let dropped = self.scheduler.parked(parkable, first_held, state.len(), self.most_saved_bytes);
                 self.saved.insert(parkable.key, state);
                 dropped.iter().for_each(|key| drop(self.saved.remove(key)));

@@ -11,6 +11,7 @@ mod generation;
 mod guard;
 mod inbox;
 mod pacer;
+mod parking;
 mod request;
 #[cfg(test)]
 mod tests;

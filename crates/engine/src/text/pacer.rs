@@ -1,10 +1,10 @@
 //! How many prompt tokens a step may carry without slowing running answers down too much.
 //!
 //! What a prompt token costs grows with its position, and depends on how many of them a step has: attention kernels work
-//! row by row below a tile's height and by tiles above it. So two straight lines are learnt, one for each kind, and there
-//! are two ways to spend the allowance: a little in every step, or whole tiles in a step of their own (rows of answers
-//! would make the tiles look at every cell) followed by steps with answers only until these are back at their pace. The
-//! way that gets more done is taken.
+//! row by row below a tile's height and by tiles above it, and on a GPU the first tokens cost almost as much as hundreds.
+//! So straight lines over the position are learnt for several sizes, and there are two ways to spend the allowance: some
+//! in every step, or whole tiles in a step of their own (on processors, rows of answers make the tiles look at every
+//! cell) followed by steps with answers only until these are back at their pace. The way that gets more done is taken.
 
 use std::time::Duration;
 
@@ -29,6 +29,10 @@ const NEW: f64 = 0.25;
 const MOST_RESTS: usize = 8;
 /// Rows of a tile in ggml's attention.
 const TILE: usize = 64;
+/// Fewest prompt tokens of each size beside answers that is learnt apart, from a tile on.
+const SIZES: [usize; 4] = [TILE, 128, 256, 512];
+/// After so many steps the time of a step without prompt tokens is measured again.
+const MOST_UNMEASURED: usize = 100;
 
 /// Prompt tokens of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,17 +50,62 @@ pub(super) struct PromptOutlook {
     pub(super) position: usize,
     /// Tokens left of all of them.
     pub(super) n_tokens: usize,
+    /// Answers that go on.
+    pub(super) n_answers: usize,
+}
+
+/// The time of steps with answers only, by the number of answers in powers of two.
+#[derive(Debug, Default)]
+struct Plain {
+    /// Seconds, smoothed.
+    secs: [Option<f64>; 10],
+    /// Steps since one of this size was measured.
+    age: [usize; 10],
+}
+
+impl Plain {
+    fn size(&self, n_answers: usize) -> usize {
+        (n_answers.max(1).ilog2() as usize).min(self.secs.len() - 1)
+    }
+
+    fn record(&mut self, n_answers: usize, secs: f64) {
+        let size = self.size(n_answers);
+        self.secs[size] = Some(self.secs[size].map_or(secs, |old| old + NEW * (secs - old)));
+        self.age[size] = 0;
+    }
+
+    /// Seconds with `n_answers`, or with the nearest number that was measured.
+    fn secs(&self, n_answers: usize) -> Option<f64> {
+        let size = self.size(n_answers);
+        let below = self.secs[..=size].iter().rev().find_map(|&secs| secs);
+        below.or_else(|| self.secs[size..].iter().find_map(|&secs| secs))
+    }
+
+    /// Counts a step that has prompt tokens, too.
+    fn grow_old(&mut self, n_answers: usize) {
+        self.age[self.size(n_answers)] += 1;
+    }
+
+    /// Is a measurement due?
+    fn is_old(&self, n_answers: usize) -> bool {
+        let size = self.size(n_answers);
+        self.age[size] > MOST_UNMEASURED || (self.secs[size].is_none() && self.secs.iter().any(Option::is_some))
+    }
 }
 
 /// Learns what steps cost and derives the budget of prompt tokens.
 #[derive(Debug, Default)]
 pub(super) struct Pacer {
-    /// Seconds of a step with answers only, smoothed.
-    plain_secs: Option<f64>,
+    /// Seconds of a step with answers only.
+    plain: Plain,
     /// Seconds of a prompt token by its position, in steps with less than a tile of them.
     by_row: Line,
     /// The same in steps with a tile or more.
     by_tile: Line,
+    /// The same in steps with a tile or more and answers, for each of [`SIZES`].
+    mixed: [Line; SIZES.len()],
+    /// Seconds of a prompt token where many are computed at once, smoothed.
+    token_secs: Option<f64>,
     /// Steps without prompt tokens that are due.
     n_rests: usize,
 }
@@ -74,46 +123,77 @@ impl Pacer {
         let secs = took.as_secs_f64();
         if prompt.n_tokens == 0 {
             if n_answers > 0 {
-                self.plain_secs = Some(self.plain_secs.map_or(secs, |old| old + NEW * (secs - old)));
+                self.plain.record(n_answers, secs);
                 self.n_rests = self.n_rests.saturating_sub(1);
             }
             return;
         }
-        let plain = self.plain_secs.unwrap_or(0.0);
+        self.plain.grow_old(n_answers);
+        let plain = self.plain.secs(n_answers).unwrap_or(0.0);
         let beside = if n_answers > 0 { plain } else { 0.0 };
         let extra = (secs - beside).max(0.0);
         let n = prompt.n_tokens as f64;
         let (mean_position, token_secs) = (prompt.positions as f64 / n, extra / n);
-        match (prompt.n_tokens < TILE, n_answers) {
-            (true, _) => self.by_row.record(mean_position, token_secs),
-            (false, 0) => self.by_tile.record(mean_position, token_secs),
-            (false, _) => {} // neither kind
+        let line = match (prompt.n_tokens < TILE, n_answers) {
+            (true, _) => &mut self.by_row,
+            (false, 0) => &mut self.by_tile,
+            (false, _) => &mut self.mixed[SIZES.partition_point(|&least| least <= prompt.n_tokens) - 1],
+        };
+        line.record(mean_position, token_secs);
+        if prompt.n_tokens >= TILE {
+            self.token_secs = Some(self.token_secs.map_or(token_secs, |old| old + NEW * (token_secs - old)));
         }
         self.n_rests = if answers_waited || n_answers > 0 { n_rests(extra, plain) } else { 0 };
     }
 
+    /// Seconds that a prompt token takes where many are computed at once; none before that happened.
+    pub(super) fn token_secs(&self) -> Option<f64> {
+        self.token_secs
+    }
+
     /// What prompts get of the next step beside answers that go on.
     pub(super) fn share(&self, outlook: PromptOutlook) -> PromptShare {
-        if self.n_rests > 0 {
+        if self.n_rests > 0 || (outlook.n_tokens > 0 && self.plain.is_old(outlook.n_answers)) {
             return PromptShare::Beside(0);
         }
         let position = outlook.position;
         let guess = || PromptShare::Beside((FIRST_GUESS * FIRST_GUESS_HALVES / (FIRST_GUESS_HALVES + position)).max(1));
-        let Some(plain) = self.plain_secs.filter(|&plain| plain > 0.0) else { return guess() };
-        let Some(by_row) = self.by_row.most(position, (SLOWDOWN - 1.0) * plain) else { return guess() };
-        let by_row = Portion { n_tokens: by_row.n_tokens.clamp(1, TILE - 1), ..by_row };
-        let Some(tiles) = self.tiles(position, plain) else { return PromptShare::Beside(by_row.n_tokens) };
+        let Some(plain) = self.plain.secs(outlook.n_answers).filter(|&plain| plain > 0.0) else { return guess() };
+        let Some(beside) = self.beside(position, (SLOWDOWN - 1.0) * plain) else { return guess() };
+        let Some(tiles) = self.tiles(position, plain) else { return PromptShare::Beside(beside.n_tokens) };
         let tile_rate = tiles.n_tokens as f64 / (tiles.secs + plain * n_rests(tiles.secs, plain).max(1) as f64);
-        let row_rate = by_row.n_tokens as f64 / (plain + by_row.secs);
+        let beside_rate = beside.n_tokens as f64 / (plain + beside.secs);
         let worth = if tiles.secs <= (LIMIT - 1.0) * plain { WORTH } else { WORTH_ANY_LENGTH };
-        if outlook.n_tokens < TILE || tile_rate <= worth * row_rate {
-            return PromptShare::Beside(by_row.n_tokens);
+        if outlook.n_tokens < TILE || tile_rate <= worth * beside_rate {
+            return PromptShare::Beside(beside.n_tokens);
         }
         // What does not fill a tile is computed first: row by row, a token is cheapest where its position is lowest.
         match outlook.n_tokens % TILE {
             0 => PromptShare::Alone(tiles.n_tokens),
-            n_odd => PromptShare::Beside(n_odd.min(by_row.n_tokens)),
+            n_odd => PromptShare::Beside(n_odd.min(beside.n_tokens)),
         }
+    }
+
+    /// As many tokens as take `secs` beside answers, at least one; none when nothing is known. A size that was never
+    /// tried is expected to cost per token what the next smaller one does.
+    fn beside(&self, position: usize, secs: f64) -> Option<Portion> {
+        let by_row = self.by_row.most(position, secs)?;
+        let mut best = Portion { n_tokens: by_row.n_tokens.clamp(1, TILE - 1), ..by_row };
+        let mut hoped = by_row.n_tokens;
+        for (size, &least) in SIZES.iter().enumerate() {
+            let limit = SIZES.get(size + 1).map_or(usize::MAX, |&next| next - 1);
+            let known = self.mixed[size].most(position, secs);
+            let portion = known.unwrap_or(Portion { n_tokens: hoped, secs });
+            if portion.n_tokens >= least {
+                best = Portion { n_tokens: portion.n_tokens.min(limit), ..portion };
+            }
+            match known {
+                Some(known) => hoped = known.n_tokens,
+                // One size is tried at a time.
+                None => break,
+            }
+        }
+        Some(best)
     }
 
     /// As many whole tiles as a large step may have, at least one; none when nothing is known.
@@ -220,7 +300,7 @@ mod tests {
     fn prompt(pacer: &mut Pacer, machine: Machine, n_tokens: usize) -> Vec<f64> {
         let (mut gaps, mut gap, mut position) = (Vec::new(), 0.0, 0);
         while position < n_tokens {
-            let share = pacer.share(PromptOutlook { position, n_tokens: n_tokens - position });
+            let share = pacer.share(PromptOutlook { position, n_tokens: n_tokens - position, n_answers: 4 });
             let (n, n_answers) = match share {
                 PromptShare::Beside(n) => (n, 4),
                 PromptShare::Alone(n) => (n, 0),
@@ -245,7 +325,10 @@ mod tests {
     #[test]
     fn where_tokens_cost_the_same_every_step_takes_some() {
         let mut pacer = Pacer::default();
-        assert_eq!(pacer.share(PromptOutlook { position: 0, n_tokens: 2000 }), PromptShare::Beside(FIRST_GUESS));
+        assert_eq!(
+            pacer.share(PromptOutlook { position: 0, n_tokens: 2000, n_answers: 4 }),
+            PromptShare::Beside(FIRST_GUESS)
+        );
         warm_up(&mut pacer, EVEN);
         prompt(&mut pacer, EVEN, 200);
         let times = prompt(&mut pacer, EVEN, 2000);
@@ -269,10 +352,39 @@ mod tests {
         }
     }
 
+    /// As measured with 8 billion weights on an H100: the first prompt token of a step costs as much as dozens.
+    #[test]
+    fn where_many_tokens_cost_little_more_than_one_a_step_takes_hundreds() {
+        let (plain_ms, extra_ms) = (|n_answers: usize| 8.0 + 0.3 * n_answers as f64, |n: usize| 4.0 + 0.06 * n as f64);
+        let mut pacer = Pacer::default();
+        let mut run = |n_answers: usize, n_tokens: usize| {
+            let (mut n_steps, mut left, mut ms) = (0, n_tokens, 0.0);
+            while left > 0 {
+                let share = pacer.share(PromptOutlook { position: 0, n_tokens: left, n_answers });
+                let (n, answers) = match share {
+                    PromptShare::Beside(n) => (n.min(left).min(512), n_answers),
+                    PromptShare::Alone(n) => (n.min(left).min(512), 0),
+                };
+                let step_ms = if answers > 0 { plain_ms(answers) } else { 0.0 } + if n > 0 { extra_ms(n) } else { 0.0 };
+                pacer.record(answers, part(0, n), millis(step_ms), answers == 0);
+                (n_steps, left, ms) = (n_steps + 1, left - n, ms + step_ms);
+                assert!(n_steps < 10_000, "the prompts do not get on");
+            }
+            ms / n_steps as f64 / plain_ms(n_answers)
+        };
+        run(8, 4096);
+        let slowdown = run(8, 8192);
+        assert!((2.0..=SLOWDOWN + 0.2).contains(&slowdown), "8 answers were slowed down {slowdown} times");
+        // More answers at once, whose steps take longer: the allowance grows with them.
+        run(64, 4096);
+        let slowdown = run(64, 16_384);
+        assert!((1.9..=SLOWDOWN + 0.2).contains(&slowdown), "64 answers were slowed down {slowdown} times");
+    }
+
     #[test]
     fn an_expensive_prompt_still_makes_progress() {
         let mut pacer = Pacer::default();
-        let outlook = PromptOutlook { position: 1, n_tokens: 2000 };
+        let outlook = PromptOutlook { position: 1, n_tokens: 2000, n_answers: 1 };
         pacer.record(1, part(0, 0), Duration::from_millis(1), false);
         pacer.record(1, part(0, 1), Duration::from_secs(1), false);
         let rests = (0..100).find(|_| {
