@@ -40,6 +40,9 @@ pub(crate) enum Command {
     /// Dry runs of chat templates
     #[command(subcommand)]
     Template(TemplateCommand),
+    /// Dry runs of grammars: GBNF, JSON schemas, regular expressions, Lark
+    #[command(subcommand)]
+    Grammar(GrammarCommand),
     /// The processors and GPUs of this machine, with their memory
     Devices(DevicesArgs),
     /// The version and what is built in
@@ -51,7 +54,12 @@ impl Command {
     pub(crate) fn usual_level(&self) -> LogLevel {
         match self {
             Self::Run(_) => LogLevel::Info,
-            Self::Chat(_) | Self::Models(_) | Self::Template(_) | Self::Devices(_) | Self::Version => LogLevel::Warn,
+            Self::Chat(_)
+            | Self::Models(_)
+            | Self::Template(_)
+            | Self::Grammar(_)
+            | Self::Devices(_)
+            | Self::Version => LogLevel::Warn,
         }
     }
 }
@@ -281,6 +289,68 @@ pub(crate) struct RenderArgs {
     pub(crate) no_generation_prompt: bool,
     #[command(flatten)]
     pub(crate) folder: FolderArgs,
+}
+
+/// Commands about grammars.
+#[derive(Debug, Subcommand)]
+pub(crate) enum GrammarCommand {
+    /// Say which texts a grammar lets pass; the status is 0 if all do, 1 if one does not, 2 if the grammar is refused
+    Check(CheckArgs),
+    /// Measure what masks cost with a model's vocabulary
+    Bench(GrammarBenchArgs),
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GrammarKind {
+    Gbnf,
+    JsonSchema,
+    Regex,
+    Lark,
+}
+
+/// Arguments of `ingle grammar check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The grammar [default with --jsonl: rows from stdin]
+    #[arg(value_name = "FILE", required_unless_present = "jsonl")]
+    pub(crate) input: Option<PathBuf>,
+    /// What it is [default: by the ending .gbnf, .json, .regex or .lark]
+    #[arg(long, value_name = "KIND", conflicts_with = "jsonl")]
+    pub(crate) kind: Option<GrammarKind>,
+    /// A text to look at; may be repeated
+    #[arg(long = "text", value_name = "TEXT", conflicts_with = "jsonl")]
+    pub(crate) texts: Vec<String>,
+    /// A file whose whole content is a text to look at; may be repeated
+    #[arg(long = "text-file", value_name = "FILE", conflicts_with = "jsonl")]
+    pub(crate) text_files: Vec<PathBuf>,
+    /// Refuse a schema of which some keyword cannot be enforced
+    #[arg(long, conflicts_with = "jsonl")]
+    pub(crate) strict: bool,
+    /// Rows {kind, grammar or schema, strict, texts} in, lines {"ok": …, "error": …, "accepts": […]} out
+    #[arg(long)]
+    pub(crate) jsonl: bool,
+}
+
+/// Arguments of `ingle grammar bench`.
+#[derive(Debug, Args)]
+pub(crate) struct GrammarBenchArgs {
+    /// The model whose vocabulary is used
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: String,
+    /// Grammars, their kinds by their endings [default: a few that come with the program]
+    #[arg(value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Random outputs to make for each grammar
+    #[arg(long, value_name = "COUNT", default_value_t = 100)]
+    pub(crate) outputs: usize,
+    /// Most tokens of an output
+    #[arg(long, value_name = "TOKENS", default_value_t = 64)]
+    pub(crate) tokens: usize,
+    #[command(flatten)]
+    pub(crate) folder: FolderArgs,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
 }
 
 /// Arguments of `ingle devices`.

@@ -25,6 +25,10 @@ fn main() -> ExitCode {
         Command::Chat(args) => commands::chat::run(args),
         Command::Models(command) => commands::models::run(command),
         Command::Template(command) => commands::template::run(command),
+        Command::Grammar(command) => match commands::grammar::run(command) {
+            Ok(verdict) => return verdict.into(),
+            Err(error) => Err(error),
+        },
         Command::Devices(args) => commands::devices::run(args),
         Command::Version => commands::version::run(),
     };

@@ -2,6 +2,7 @@
 
 pub(crate) mod chat;
 pub(crate) mod devices;
+pub(crate) mod grammar;
 mod locate;
 pub(crate) mod models;
 mod progress;

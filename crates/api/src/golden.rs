@@ -106,6 +106,7 @@ fn chunk(delta: ChatDelta, finish_reason: Option<FinishReason>, usage: Option<Op
         model: "m".into(),
         choices: vec![ChatChunkChoice { index: 0, delta, logprobs: None, finish_reason }],
         usage,
+        ingle: None,
     }
 }
 
@@ -136,6 +137,7 @@ fn chat_answer() -> ChatCompletion {
         choices: vec![choice],
         usage: Some(usage()),
         system_fingerprint: None,
+        ingle: None,
     }
 }
 
@@ -173,6 +175,7 @@ fn completion() -> Completion {
         }],
         usage: Some(Usage { timing_prompt_processing: Some(1.5), timing_token_generation: Some(2.5), ..usage() }),
         system_fingerprint: Some("fp_1".into()),
+        ingle: Some(FormReport { schema_valid: true }),
     }
 }
 
@@ -227,6 +230,7 @@ fn others() -> Vec<String> {
         model: "m".into(),
         choices: vec![CompletionChunkChoice { index: 0, text: "a".into(), logprobs: None, finish_reason: None }],
         usage: Some(None),
+        ingle: None,
     };
     vec![
         to_json(&ErrorEnvelope { error }),

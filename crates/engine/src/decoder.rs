@@ -90,7 +90,8 @@ pub trait Decoder {
     /// [`CacheRefused`] when positions cannot be moved.
     fn shift(&mut self, seq: SeqId, keep: usize, discard: usize) -> Result<(), CacheRefused>;
 
-    /// The state of `seq` as bytes for [`Decoder::restore`]; `None` when it cannot be had.
+    /// The state of `seq` as bytes for [`Decoder::restore`]; `None` when it cannot be had. With a sliding window it holds
+    /// what the end of the sequence attends to, and no earlier cells of it.
     fn save(&mut self, seq: SeqId) -> Option<Vec<u8>>;
 
     /// Gives `to` (empty before) a state that [`Decoder::save`] made, of a sequence of this decoder.

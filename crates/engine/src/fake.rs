@@ -247,6 +247,8 @@ impl Decoder for FakeDecoder {
             self.sequences[seq].push(FakeCell { cell: self.next_cell, token: entry.token });
             self.next_cell += 1;
             if let Some(window) = self.limits.sliding_window {
+                let attended = entry.position.saturating_sub(window);
+                assert!(self.first_held[seq] <= attended, "position {} needs cells from {attended} on", entry.position);
                 self.first_held[seq] = self.first_held[seq].max((entry.position + 1).saturating_sub(2 * window));
             }
             if entry.wants_row {
@@ -293,6 +295,8 @@ impl Decoder for FakeDecoder {
             return Err(CacheRefused);
         }
         self.sequences[seq as usize].drain(keep..keep + discard);
+        let first_held = &mut self.first_held[seq as usize];
+        *first_held = first_held.saturating_sub(discard);
         Ok(())
     }
 
@@ -314,7 +318,9 @@ impl Decoder for FakeDecoder {
             self.sequences[to as usize].push(FakeCell { cell: self.next_cell, token });
             self.next_cell += 1;
         }
-        self.first_held[to as usize] = first_held as usize;
+        // As in llama.cpp, a state has what its end attends to and no more.
+        let attended = self.limits.sliding_window.map_or(0, |window| tokens.len().saturating_sub(window));
+        self.first_held[to as usize] = attended.max(first_held as usize);
         Ok(())
     }
 

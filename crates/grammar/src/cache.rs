@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::{Compiled, Environment, GrammarError, GrammarSource, Strictness};
+use crate::{Compiled, Environment, GrammarError, GrammarSource, Opening, Strictness};
 
 /// Grammars that are kept; the one used least recently goes.
 const MOST_KEPT: usize = 64;
@@ -29,6 +29,8 @@ pub struct GrammarCache {
     environment: Arc<Environment>,
     /// Held for a look only, never while something is compiled.
     state: Mutex<State>,
+    /// By the text that they wait for; a model has one or two.
+    openings: Mutex<HashMap<String, Arc<Opening>>>,
 }
 
 impl std::fmt::Debug for GrammarCache {
@@ -40,7 +42,7 @@ impl std::fmt::Debug for GrammarCache {
 impl GrammarCache {
     /// An empty cache.
     pub fn new(environment: Arc<Environment>) -> Self {
-        Self { environment, state: Mutex::default() }
+        Self { environment, state: Mutex::default(), openings: Mutex::default() }
     }
 
     /// The compiled grammar; from the cache when it was asked for before. Blocks while it is compiled.
@@ -57,6 +59,15 @@ impl GrammarCache {
         let fresh = Arc::new(Compiled::new(&self.environment, source)?);
         *compiled = Some(Arc::clone(&fresh));
         Ok(fresh)
+    }
+
+    /// What it takes to begin a constraint behind `text`; none for the vocabulary of bytes. Blocks while the vocabulary
+    /// is looked at for the first time.
+    pub fn opening(&self, text: &str) -> Option<Arc<Opening>> {
+        let tokenizer = self.environment.tokenizer()?;
+        let mut openings = self.openings.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = || Arc::new(Opening::new(Arc::clone(tokenizer), text));
+        Some(Arc::clone(openings.entry(text.to_owned()).or_insert_with(make)))
     }
 
     fn slot(&self, source: &GrammarSource) -> Slot {
@@ -87,6 +98,7 @@ fn key_of(source: &GrammarSource) -> u64 {
         GrammarSource::JsonObject => 1.hash(&mut hasher),
         GrammarSource::Regex(text) => (2, text).hash(&mut hasher),
         GrammarSource::Lark(text) => (3, text).hash(&mut hasher),
+        GrammarSource::Gbnf(text) => (4, text).hash(&mut hasher),
     }
     hasher.finish()
 }

@@ -9,6 +9,7 @@ use llguidance::api::TopLevelGrammar;
 use serde_json::{Value, json};
 
 use crate::formats;
+use crate::gbnf::{Gbnf, TextMatch};
 use crate::matcher::GrammarMatcher;
 use crate::{Environment, GrammarError};
 
@@ -47,6 +48,8 @@ pub enum GrammarSource {
     Regex(String),
     /// A grammar in llguidance's dialect of Lark; its rule `start` is the answer.
     Lark(String),
+    /// A grammar in llama.cpp's language; its rule `root` is the answer.
+    Gbnf(String),
 }
 
 impl GrammarSource {
@@ -56,14 +59,21 @@ impl GrammarSource {
             Self::JsonSchema { .. } | Self::JsonObject => "JSON schema",
             Self::Regex(_) => "regular expression",
             Self::Lark(_) => "Lark grammar",
+            Self::Gbnf(_) => "GBNF grammar",
         }
     }
 }
 
+/// How answers follow a grammar.
+enum Engine {
+    /// llguidance, as it was at the beginning; each answer gets a copy. The lock is held for that only.
+    Guidance(Mutex<Matcher>),
+    Gbnf(Arc<Gbnf>),
+}
+
 /// A grammar that answers can follow. Cheap to share.
 pub struct Compiled {
-    /// As it was at the beginning; each answer gets a copy. The lock is held for that only.
-    prototype: Mutex<Matcher>,
+    engine: Engine,
     environment: Arc<Environment>,
     unenforced: Vec<String>,
     validator: Option<jsonschema::Validator>,
@@ -85,6 +95,9 @@ impl Compiled {
         let kind = source.kind();
         let refused = |reason: String| GrammarError::Refused { kind, reason };
         check_size(source)?;
+        if let GrammarSource::Gbnf(text) = source {
+            return Self::gbnf(environment, text).map_err(refused);
+        }
         let compile = || {
             let parser = environment.factory.create_parser(top_level(source)?)?;
             let mut matcher = Matcher::new(Ok(parser));
@@ -101,17 +114,42 @@ impl Compiled {
         let (matcher, unenforced) = compiled.map_err(|error| refused(one_line(&error.to_string())))?;
         let validator = match source {
             GrammarSource::JsonSchema { schema, .. } => Some(validator(schema).map_err(refused)?),
-            GrammarSource::JsonObject | GrammarSource::Regex(_) | GrammarSource::Lark(_) => None,
+            _ => None,
         };
         let unenforced = unenforced.iter().map(|warning| one_line(warning)).collect();
-        Ok(Self { prototype: Mutex::new(matcher), environment: Arc::clone(environment), unenforced, validator })
+        let engine = Engine::Guidance(Mutex::new(matcher));
+        Ok(Self { engine, environment: Arc::clone(environment), unenforced, validator })
+    }
+
+    /// A GBNF grammar whose first mask could be found, so that one which costs too much is refused before the answer.
+    fn gbnf(environment: &Arc<Environment>, text: &str) -> Result<Self, String> {
+        let gbnf = Arc::new(Gbnf::new(text, environment.named_tokens(), &|text| environment.token(text))?);
+        gbnf.start(environment).allowed().map_err(|error| error.reason)?;
+        let environment = Arc::clone(environment);
+        Ok(Self { engine: Engine::Gbnf(gbnf), environment, unenforced: Vec::new(), validator: None })
     }
 
     /// The constraint of a new answer.
     pub fn start(&self) -> Box<dyn Constraint> {
-        // A copy leaves the prototype as it is, also when it panics.
-        let prototype = self.prototype.lock().unwrap_or_else(PoisonError::into_inner);
-        Box::new(GrammarMatcher::new(prototype.deep_clone(), Arc::clone(&self.environment)))
+        match &self.engine {
+            Engine::Gbnf(gbnf) => Box::new(gbnf.start(&self.environment)),
+            Engine::Guidance(prototype) => {
+                // A copy leaves the prototype as it is, also when it panics.
+                let prototype = prototype.lock().unwrap_or_else(PoisonError::into_inner);
+                Box::new(GrammarMatcher::new(prototype.deep_clone(), Arc::clone(&self.environment)))
+            }
+        }
+    }
+
+    /// How far a text follows the grammar, whatever the vocabulary. Tokens that a GBNF grammar names are no text.
+    pub fn follow(&self, text: &str) -> TextMatch {
+        match &self.engine {
+            Engine::Gbnf(gbnf) => gbnf.follow(text.as_bytes()),
+            Engine::Guidance(prototype) => {
+                let prototype = prototype.lock().unwrap_or_else(PoisonError::into_inner);
+                follow(&mut prototype.deep_clone(), &self.environment, text.as_bytes())
+            }
+        }
     }
 
     /// What of a lenient schema is not enforced, in words that name the keyword; empty when all of it is.
@@ -126,11 +164,25 @@ impl Compiled {
     }
 }
 
+/// As [`Compiled::follow`]. Over a vocabulary of bytes the place is exact, over another it is where a token begins.
+fn follow(matcher: &mut Matcher, environment: &Environment, text: &[u8]) -> TextMatch {
+    let trie = environment.trie();
+    let tokens = trie.greedy_tokenize(text);
+    let n_taken = matcher.try_consume_tokens(&tokens).unwrap_or(0);
+    if n_taken < tokens.len() {
+        return TextMatch::Refused { at: tokens[..n_taken].iter().map(|&token| trie.token_len(token)).sum() };
+    }
+    match matcher.is_accepting() {
+        Ok(true) => TextMatch::Complete,
+        _ => TextMatch::Incomplete,
+    }
+}
+
 fn check_size(source: &GrammarSource) -> Result<(), GrammarError> {
     let bytes = match source {
         GrammarSource::JsonSchema { schema, .. } => schema.to_string().len(),
         GrammarSource::JsonObject => 0,
-        GrammarSource::Regex(text) | GrammarSource::Lark(text) => text.len(),
+        GrammarSource::Regex(text) | GrammarSource::Lark(text) | GrammarSource::Gbnf(text) => text.len(),
     };
     match bytes > MAX_BYTES {
         true => Err(GrammarError::TooLarge { kind: source.kind(), bytes, limit: MAX_BYTES }),
@@ -145,6 +197,7 @@ fn top_level(source: &GrammarSource) -> Result<TopLevelGrammar, Box<dyn std::err
         GrammarSource::JsonObject => with_options(&any_object, Strictness::Strict),
         GrammarSource::Regex(text) => Ok(TopLevelGrammar::from_regex(text)),
         GrammarSource::Lark(text) => Ok(TopLevelGrammar::from_lark(text.clone())),
+        GrammarSource::Gbnf(_) => Err("GBNF is not matched by llguidance".into()),
     }
 }
 

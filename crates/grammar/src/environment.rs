@@ -5,13 +5,16 @@ use std::sync::Arc;
 use ingle_engine::{Segment, Surround, TokenId, TokenKind, Tokenizer};
 use llguidance::ParserFactory;
 use llguidance::earley::SlicedBiasComputer;
-use toktrie::{InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenizerEnv};
+use toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenizerEnv};
 
 use crate::GrammarError;
 
 /// What grammars of one model share: made once for a model, in a tenth of a second to a second.
 pub struct Environment {
     pub(crate) factory: ParserFactory,
+    pub(crate) vocabulary: TokEnv,
+    /// None for the vocabulary of bytes.
+    tokenizer: Option<Arc<dyn Tokenizer>>,
     pub(crate) n_vocab: usize,
     /// Tokens that end an answer, ascending.
     pub(crate) ends: Vec<TokenId>,
@@ -36,14 +39,52 @@ impl Environment {
         let size = u32::try_from(n_vocab).map_err(|_| refused("it is too large".into()))?;
         let words: Vec<Vec<u8>> = (0..size).map(|token| word(tokenizer.as_ref(), token)).collect();
         let trie = TokTrie::from(&TokRxInfo::new(size, end), &words).with_eos_tokens(&ends);
-        let environment: TokEnv = Arc::new(Vocabulary { trie, tokenizer });
+        let environment: TokEnv = Arc::new(Vocabulary { trie, tokenizer: Arc::clone(&tokenizer) });
         let slices = SlicedBiasComputer::general_slices();
-        let factory = ParserFactory::new(&environment, InferenceCapabilities::default(), &slices);
-        let mut factory = factory.map_err(|error| refused(error.to_string()))?;
-        factory.quiet();
-        factory.limits_mut().verbose_errors = false;
-        Ok(Self { factory, n_vocab, ends })
+        let factory = factory(&environment, &slices)?;
+        Ok(Self { factory, vocabulary: environment, tokenizer: Some(tokenizer), n_vocab, ends })
     }
+
+    /// Of single bytes, to look at grammars without a model. A token that a grammar names is taken to exist.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn bytes() -> Result<Self, GrammarError> {
+        let vocabulary = ApproximateTokEnv::single_byte_env();
+        let factory = factory(&vocabulary, &[])?;
+        let (n_vocab, ends) = (vocabulary.tok_trie().vocab_size(), vec![vocabulary.tok_trie().eos_token()]);
+        Ok(Self { factory, vocabulary, tokenizer: None, n_vocab, ends })
+    }
+
+    pub(crate) fn tokenizer(&self) -> Option<&Arc<dyn Tokenizer>> {
+        self.tokenizer.as_ref()
+    }
+
+    pub(crate) fn trie(&self) -> &TokTrie {
+        self.vocabulary.tok_trie()
+    }
+
+    /// The token whose text is exactly this, control tokens included.
+    pub(crate) fn token(&self, text: &str) -> Option<TokenId> {
+        let Some(tokenizer) = &self.tokenizer else { return Some(0) };
+        (0..self.named_tokens()).find(|&token| tokenizer.token_bytes(token) == text.as_bytes())
+    }
+
+    /// Tokens that a grammar can name, from 0.
+    pub(crate) fn named_tokens(&self) -> u32 {
+        match self.tokenizer {
+            Some(_) => u32::try_from(self.n_vocab).unwrap_or(u32::MAX),
+            None => u32::MAX,
+        }
+    }
+}
+
+fn factory(environment: &TokEnv, slices: &[String]) -> Result<ParserFactory, GrammarError> {
+    let factory = ParserFactory::new(environment, InferenceCapabilities::default(), slices);
+    let mut factory = factory.map_err(|error| GrammarError::Vocabulary { reason: error.to_string() })?;
+    factory.quiet();
+    factory.limits_mut().verbose_errors = false;
+    Ok(factory)
 }
 
 /// A token's bytes; those that are no text are marked as special, so that no text matches them.

@@ -6,7 +6,7 @@ pub enum GrammarError {
     /// It is wrong, or asks for something that cannot be enforced.
     #[error("the {kind} cannot be enforced: {reason}")]
     Refused {
-        /// What it is: `JSON schema`, `regular expression`, `Lark grammar`.
+        /// What it is: `GBNF grammar`, `JSON schema`, `regular expression`, `Lark grammar`.
         kind: &'static str,
         /// What is wrong, and where.
         reason: String,

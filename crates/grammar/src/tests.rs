@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ingle_engine::fake::FakeTokenizer;
-use ingle_engine::{Allowed, TokenId, Tokenizer};
+use ingle_engine::{Allowed, Constraint, TokenId, Tokenizer};
 use serde_json::{Value, json};
 
 use super::*;
+
+mod gbnf;
 
 /// Longer than any single grammar may take on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -294,6 +296,38 @@ fn the_cache_compiles_once() {
     cache.get(&GrammarSource::Regex("(".into())).expect_err("wrong each time");
     (2..100).for_each(|n| drop(cache.get(&source(n)).expect("an expression")));
     assert!(!Arc::ptr_eq(&first, &cache.get(&source(1)).expect("an expression")), "the oldest have gone");
+}
+
+#[test]
+fn an_answer_can_be_held_to_a_form_behind_its_reasoning() {
+    let cache = GrammarCache::new(environment());
+    let compiled = cache.get(&GrammarSource::Regex("[0-9]{2}".into())).unwrap();
+    let opening = cache.opening("</think>").expect("a vocabulary with a tokenizer");
+    let end = FakeTokenizer::default().end_of_generation()[0];
+    let start = || opening.then(compiled.start());
+    let say = |constraint: &mut Box<dyn Constraint>, text: &str| {
+        text.bytes().for_each(|byte| {
+            assert!(allows(&constraint.allowed().unwrap(), byte.into()), "{:?} of {text:?}", byte as char);
+            constraint.accept(byte.into()).unwrap();
+        });
+    };
+    let mut constraint = start();
+    say(&mut constraint, "Hm, 7 <think> </thin</thi");
+    let waiting = constraint.allowed().unwrap();
+    assert!(allows(&waiting, b'x'.into()) && !allows(&waiting, end), "it may think, but not stop");
+    say(&mut constraint, "nk>\n");
+    let between = constraint.allowed().unwrap();
+    assert!(allows(&between, b'4'.into()) && allows(&between, b'\n'.into()) && !allows(&between, b'x'.into()));
+    let mut fork = constraint.fork();
+    say(&mut constraint, "\n4");
+    assert!(!allows(&constraint.allowed().unwrap(), b'\n'.into()));
+    say(&mut constraint, "2");
+    assert_eq!(constraint.allowed(), Ok(Allowed::Nothing));
+    constraint.rollback(3).unwrap();
+    assert!(allows(&constraint.allowed().unwrap(), b'\n'.into()), "between again");
+    say(&mut fork, "17");
+    assert_eq!(fork.allowed(), Ok(Allowed::Nothing));
+    assert!(start().rollback(1).is_err());
 }
 
 fn corpus(name: &str) -> Option<String> {

@@ -58,6 +58,17 @@ impl ReasoningFormat {
     }
 }
 
+impl ReasoningFormat {
+    /// The text behind which the answer begins; `None` where the answer may begin at once.
+    pub fn answer_begins_behind(self) -> Option<&'static str> {
+        match self {
+            ReasoningFormat::Harmony => Some("<|channel|>final<|message|>"),
+            ReasoningFormat::Tags { opened: true, close, .. } => Some(close),
+            ReasoningFormat::Tags { opened: false, .. } | ReasoningFormat::None => None,
+        }
+    }
+}
+
 /// Where in the text the splitter is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {

@@ -1,11 +1,13 @@
 //! Streams of answers. Each holds its lease, so a model is never evicted under a reader.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
 use ingle_engine::{AnswerToken, Completion, Generation, GenerationEvent};
+use ingle_grammar::Compiled;
 use ingle_prompt::{ReasoningDelta, ReasoningSplitter};
 
 use crate::{Lease, RuntimeError};
@@ -15,11 +17,17 @@ use crate::{Lease, RuntimeError};
 pub struct TextStream {
     generation: Generation,
     lease: Lease,
+    form: Option<Arc<Compiled>>,
 }
 
 impl TextStream {
-    pub(crate) fn new(generation: Generation, lease: Lease) -> Self {
-        Self { generation, lease }
+    pub(crate) fn new(generation: Generation, lease: Lease, form: Option<Arc<Compiled>>) -> Self {
+        Self { generation, lease, form }
+    }
+
+    /// The form that the answer is held to.
+    pub fn form(&self) -> Option<&Arc<Compiled>> {
+        self.form.as_ref()
     }
 
     /// Name of the model that answers.
@@ -99,6 +107,11 @@ impl ChatStream {
     /// The model, for its vocabulary.
     pub fn lease(&self) -> &Lease {
         self.text.lease()
+    }
+
+    /// The form that the answer is held to.
+    pub fn form(&self) -> Option<&Arc<Compiled>> {
+        self.text.form()
     }
 
     /// From submission to the first token.

@@ -42,25 +42,15 @@ impl Runtime {
         if format == ReasoningFormat::Harmony {
             request.control_tokens = ControlTokens::Show;
         }
-        request.constraint = grammar::constraint(&lease, &call.options)?;
-        if request.constraint.is_some() && reasons_first(format) {
-            return Err(RuntimeError::ConstrainedReasoning { model: lease.model().to_owned() });
-        }
+        let form = grammar::form(&lease, &call.options)?;
+        request.constraint = grammar::constraint(&lease, form.as_ref(), format)?;
         let wants_tokens = call.options.top_logprobs.is_some();
         let generations = model.submit_all(repeat(request, call.options.n)?)?;
         let stream = |generation| {
-            let text = crate::TextStream::new(generation, lease.clone());
+            let text = crate::TextStream::new(generation, lease.clone(), form.clone());
             ChatStream::new(text, ReasoningSplitter::new(format), wants_tokens)
         };
         Ok(generations.into_iter().map(stream).collect())
-    }
-}
-
-/// Does the answer begin with reasoning, whatever the model would like?
-fn reasons_first(format: ReasoningFormat) -> bool {
-    match format {
-        ReasoningFormat::Harmony | ReasoningFormat::Tags { opened: true, .. } => true,
-        ReasoningFormat::None | ReasoningFormat::Tags { opened: false, .. } => false,
     }
 }
 

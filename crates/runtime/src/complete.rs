@@ -5,6 +5,8 @@ use ingle_engine::{
     ControlTokens, EndOfGeneration, EngineError, GenerationRequest, Segment, Surround, TextModel, TokenId,
 };
 
+use ingle_prompt::ReasoningFormat;
+
 use crate::options::sampling_params;
 use crate::{AnswerOptions, Runtime, RuntimeError, TextStream, grammar};
 
@@ -47,9 +49,11 @@ impl Runtime {
             PromptInput::Tokens(tokens) => tokens,
         };
         let mut request = generation_request(model, lease.config(), prompt, &call.options)?;
-        request.constraint = grammar::constraint(&lease, &call.options)?;
+        let form = grammar::form(&lease, &call.options)?;
+        request.constraint = grammar::constraint(&lease, form.as_ref(), ReasoningFormat::None)?;
         let generations = model.submit_all(repeat(request, call.options.n)?)?;
-        Ok(generations.into_iter().map(|generation| TextStream::new(generation, lease.clone())).collect())
+        let stream = |generation| TextStream::new(generation, lease.clone(), form.clone());
+        Ok(generations.into_iter().map(stream).collect())
     }
 }
 

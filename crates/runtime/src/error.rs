@@ -52,15 +52,6 @@ pub enum RuntimeError {
     /// The answer cannot be made to look as asked.
     #[error(transparent)]
     Grammar(#[from] ingle_grammar::GrammarError),
-    /// The answer begins with reasoning, which the grammar would have to let pass.
-    #[error(
-        "model {model} reasons before it answers, and the answer behind it cannot be constrained in this version; \
-         switch reasoning off (reasoning_effort none, or enable_thinking false), or leave the format out"
-    )]
-    ConstrainedReasoning {
-        /// The model.
-        model: String,
-    },
     /// A number in the call that makes no sense.
     #[error("{parameter} is {value}; use {permitted}")]
     InvalidParameter {

@@ -3,15 +3,32 @@
 use std::sync::Arc;
 
 use ingle_engine::ConstraintHandle;
-use ingle_grammar::{Environment, GrammarCache, GrammarError};
+use ingle_grammar::{Compiled, Environment, GrammarCache, GrammarError};
+use ingle_prompt::ReasoningFormat;
 
 use crate::{AnswerOptions, Lease, RuntimeError};
 
-/// The constraint that `options` ask for. Compiles the grammar, which may take a second: not for an executor's thread.
-pub(crate) fn constraint(lease: &Lease, options: &AnswerOptions) -> Result<Option<ConstraintHandle>, RuntimeError> {
+/// The form that `options` ask for. Compiles the grammar, which may take a second: not for an executor's thread.
+pub(crate) fn form(lease: &Lease, options: &AnswerOptions) -> Result<Option<Arc<Compiled>>, RuntimeError> {
     let Some(source) = &options.grammar else { return Ok(None) };
-    let compiled = grammars(lease)?.get(source)?;
-    Ok(Some(ConstraintHandle(compiled.start())))
+    Ok(Some(grammars(lease)?.get(source)?))
+}
+
+/// The constraint of an answer of this form; a model that reasons first is constrained behind its reasoning.
+pub(crate) fn constraint(
+    lease: &Lease,
+    form: Option<&Arc<Compiled>>,
+    format: ReasoningFormat,
+) -> Result<Option<ConstraintHandle>, RuntimeError> {
+    let Some(form) = form else { return Ok(None) };
+    let opening = match format.answer_begins_behind() {
+        Some(text) => grammars(lease)?.opening(text),
+        None => None,
+    };
+    Ok(Some(ConstraintHandle(match opening {
+        Some(opening) => opening.then(form.start()),
+        None => form.start(),
+    })))
 }
 
 /// The grammars of the model; its vocabulary is prepared at first use.

@@ -29,8 +29,10 @@ pub use status::{LoadedModel, ModelState, Readiness};
 
 pub use ingle_catalog as catalog;
 pub use ingle_engine::{
-    AnswerToken, Backend, Completion, ContextOverflow, EngineError, FinishReason, GenerationEvent, GpuLayers, Hardware,
-    Health, Piece, PrefixReuse, Segment, Surround, TextStats, Timings, TokenId, TokenKind, Usage, sampling,
+    Allowed, AnswerToken, Backend, Completion, ContextOverflow, EngineError, FinishReason, GenerationEvent, GpuLayers,
+    Hardware, Health, Piece, PrefixReuse, Segment, Surround, TextStats, Timings, TokenId, TokenKind, Usage, sampling,
 };
-pub use ingle_grammar::{GrammarError, GrammarSource, Strictness};
+pub use ingle_grammar::{
+    Compiled, Environment as GrammarEnvironment, GrammarCache, GrammarError, GrammarSource, Strictness, TextMatch,
+};
 pub use ingle_prompt as prompt;

@@ -32,7 +32,6 @@ impl From<RuntimeError> for ApiError {
                 Self { param: Some("model".into()), ..Self::bad_request("model_too_large", message) }
             }
             RuntimeError::Grammar(error) => of_grammar(&error, message),
-            RuntimeError::ConstrainedReasoning { .. } => Self::unsupported("response_format", message),
             RuntimeError::InvalidParameter { parameter, .. } => Self::invalid_value(parameter, message),
         }
     }
@@ -97,12 +96,12 @@ fn of_engine(error: EngineError, message: String) -> ApiError {
 
 fn of_grammar(error: &GrammarError, message: String) -> ApiError {
     let param = match error {
-        GrammarError::Refused { kind: "regular expression", .. }
-        | GrammarError::TooLarge { kind: "regular expression", .. } => "regex",
-        GrammarError::Refused { kind: "Lark grammar", .. } | GrammarError::TooLarge { kind: "Lark grammar", .. } => {
-            "lark"
-        }
-        GrammarError::Refused { .. } | GrammarError::TooLarge { .. } => "response_format",
+        GrammarError::Refused { kind, .. } | GrammarError::TooLarge { kind, .. } => match *kind {
+            "GBNF grammar" => "grammar",
+            "regular expression" => "regex",
+            "Lark grammar" => "lark",
+            _ => "response_format",
+        },
         GrammarError::Vocabulary { .. } => "model",
     };
     ApiError { param: Some(param.into()), ..ApiError::bad_request("invalid_grammar", message) }

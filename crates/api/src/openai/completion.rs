@@ -6,7 +6,7 @@ use serde::{Deserialize as DeriveDeserialize, Serialize};
 use serde_with::skip_serializing_none;
 
 use super::logprobs::CompletionLogprobs;
-use super::response::FinishReason;
+use super::response::{FinishReason, FormReport};
 use super::usage::Usage;
 
 /// What to complete: text or the model's own token ids, one prompt or several.
@@ -143,6 +143,9 @@ pub struct Completion {
     pub usage: Option<Usage>,
     /// Names the model's state on this server.
     pub system_fingerprint: Option<String>,
+    /// What this server adds: only where a lenient schema could not be enforced as a whole.
+    #[serde(default)]
+    pub ingle: Option<FormReport>,
 }
 
 /// One answer.
@@ -177,6 +180,9 @@ pub struct CompletionChunk {
     /// Absent without `include_usage`; with it `null` but in the last frame.
     #[serde(default)]
     pub usage: Option<Option<Usage>>,
+    /// In the last piece of an answer: what this server adds where a lenient schema could not be enforced as a whole.
+    #[serde(default)]
+    pub ingle: Option<FormReport>,
 }
 
 /// A piece of an answer.

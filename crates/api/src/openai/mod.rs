@@ -21,8 +21,8 @@ pub use request::{
     ChatRequest, CompletionRequest, LogitBias, LogprobsRequest, SamplingFields, StopSequences, StreamOptions,
 };
 pub use response::{
-    AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, ChatDelta, FinishReason, FunctionDelta,
-    ToolCallDelta,
+    AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, ChatDelta, FinishReason, FormReport,
+    FunctionDelta, ToolCallDelta,
 };
 pub use usage::{CompletionTokensDetails, PromptTokensDetails, Usage};
 

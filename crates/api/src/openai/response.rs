@@ -42,6 +42,17 @@ pub struct ChatCompletion {
     pub usage: Option<Usage>,
     /// Names the model's state on this server.
     pub system_fingerprint: Option<String>,
+    /// What this server adds: only where a lenient schema could not be enforced as a whole.
+    #[serde(default)]
+    pub ingle: Option<FormReport>,
+}
+
+/// What became of a form that could not be enforced as a whole; see the header `x-ingle-unenforced`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct FormReport {
+    /// Does the answer satisfy all of the schema?
+    pub schema_valid: bool,
 }
 
 /// One answer.
@@ -101,6 +112,9 @@ pub struct ChatChunk {
     /// Absent without `include_usage`; with it `null` but in the last frame.
     #[serde(default)]
     pub usage: Option<Option<Usage>>,
+    /// In the last piece of an answer: what this server adds where a lenient schema could not be enforced as a whole.
+    #[serde(default)]
+    pub ingle: Option<FormReport>,
 }
 
 /// A piece of an answer.

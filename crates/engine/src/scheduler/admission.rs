@@ -28,10 +28,12 @@ struct PrefixMatch {
     len: usize,
     /// Tokens that a running request is about to compute; `len` or more.
     awaited_len: usize,
+    /// From which position on the prefix is held.
+    first_held: usize,
 }
 
 impl PrefixMatch {
-    const NONE: Self = Self { source: None, len: 0, awaited_len: 0 };
+    const NONE: Self = Self { source: None, len: 0, awaited_len: 0, first_held: 0 };
 }
 
 /// Length of the common start of two token lists.
@@ -77,9 +79,11 @@ impl Scheduler {
         let whole_steps = |len: usize| len / step * step;
         let mut offer = |source, first_held: &dyn Fn() -> usize, len: usize, held_len: usize| {
             let whole_only = self.config.limits.sharing == PrefixSharing::TakeOverWhole;
-            let window_held = self.window_is_held(len, first_held);
-            if len >= MIN_SHARED && len > best.len && window_held && (!whole_only || len == held_len) {
-                (best.source, best.len) = (Some(source), len);
+            if len < MIN_SHARED || len <= best.len || (whole_only && len != held_len) {
+                return;
+            }
+            if let Some(first_held) = self.held_from(len, first_held) {
+                (best.source, best.len, best.first_held) = (Some(source), len, first_held);
             }
         };
         for (idx, cached) in self.cached.iter().enumerate() {
@@ -97,7 +101,9 @@ impl Scheduler {
         for (idx, running) in self.running.iter().enumerate() {
             let len = whole_steps(common_len(&running.tokens));
             let shareable = whole_steps(len.min(running.shareable_len()));
-            offer(Source::Running(idx), &|| first_held(running.seq), shareable, running.computed_len());
+            // What it began with may have come by an operation that was not carried out yet.
+            let first_held = || first_held(running.seq).max(running.first_held);
+            offer(Source::Running(idx), &first_held, shareable, running.computed_len());
             // Only what is still being computed can be waited for: behind a shift nothing becomes shareable any more.
             if running.computed_len() < len && running.clean_len >= len {
                 awaited_len = awaited_len.max(len);
@@ -106,12 +112,10 @@ impl Scheduler {
         PrefixMatch { awaited_len: awaited_len.max(best.len), ..best }
     }
 
-    /// Does the attention window before position `len` still exist in every layer?
-    fn window_is_held(&self, len: usize, first_held: &dyn Fn() -> usize) -> bool {
-        match self.config.limits.sliding_window {
-            Some(window) => first_held() <= len.saturating_sub(window),
-            None => true,
-        }
+    /// From where on a prefix is held, if the attention window before position `len` still exists in every layer.
+    fn held_from(&self, len: usize, first_held: &dyn Fn() -> usize) -> Option<usize> {
+        let Some(window) = self.config.limits.sliding_window else { return Some(0) };
+        Some(first_held()).filter(|&first_held| first_held <= len.saturating_sub(window))
     }
 
     /// Would there be room if every cached prefix but the source were evicted?
@@ -147,6 +151,7 @@ impl Scheduler {
         self.running.push(Running {
             id: submission.id,
             seq,
+            first_held: prefix.first_held,
             clean_len: usize::MAX,
             tokens: submission.prompt,
             cells,

@@ -114,6 +114,8 @@ struct Running {
     /// Tokens this sequence may reach.
     reserved_len: usize,
     overflow: ContextOverflow,
+    /// From where on the prefix it began with was held. The decoder knows that only after the step that brings it.
+    first_held: usize,
     /// Tokens up to here are what the model computed for exactly this text; a context shift lowers it.
     clean_len: usize,
     /// The reader is slow: no further token for now.

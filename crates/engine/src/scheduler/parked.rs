@@ -83,6 +83,9 @@ impl Scheduler {
                 keep
             });
         }
+        // A state holds the window of its end only, however much the sequence had.
+        let attended = self.config.limits.sliding_window.map_or(0, |window| tokens.len().saturating_sub(window));
+        let first_held = first_held.max(attended);
         self.parked.push(Parked { key: parkable.key, tokens, first_held, n_bytes, last_used });
         while self.parked.iter().map(|parked| parked.n_bytes).sum::<usize>() > most_bytes {
             let oldest = (0..self.parked.len()).min_by_key(|&idx| self.parked[idx].last_used);

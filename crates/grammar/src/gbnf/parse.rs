@@ -183,7 +183,8 @@ impl Parser<'_> {
         // As in llama.cpp a later rule of the same name takes the place of an earlier one.
         self.rules.rules[number].body = Some(body);
         if self.at < self.text.len() && !self.eat('\n') && !self.eat('\r') {
-            return self.error(format!("expected the end of the rule {name:?} or a further element, found {}", self.found()));
+            return self
+                .error(format!("expected the end of the rule {name:?} or a further element, found {}", self.found()));
         }
         self.skip_space(true);
         Ok(())
@@ -336,7 +337,11 @@ impl Parser<'_> {
         let digits = self.text.get(self.at..self.at + n_digits);
         let digits = digits.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
         let Some(digits) = digits else {
-            return Err(error_at(self.text, start, format!("expected {n_digits} hexadecimal digits behind \\{escape}")));
+            return Err(error_at(
+                self.text,
+                start,
+                format!("expected {n_digits} hexadecimal digits behind \\{escape}"),
+            ));
         };
         self.at += n_digits;
         let code = u32::from_str_radix(digits, 16).ok().and_then(char::from_u32);

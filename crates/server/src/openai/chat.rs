@@ -1,4 +1,6 @@
 //! `POST /v1/chat/completions`.
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -8,13 +10,14 @@ use futures_util::StreamExt;
 use futures_util::future::try_join_all;
 use ingle_api::openai::{
     AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, ChatDelta, ChatLogprobs, ChatRequest,
-    FinishReason, Role, Usage,
+    FinishReason, FormReport, Role, Usage,
 };
 use ingle_runtime::catalog::Usecase;
-use ingle_runtime::{AnswerToken, ChatCall, ChatEvent, ChatStream};
+use ingle_runtime::{AnswerToken, ChatCall, ChatEvent, ChatStream, Compiled};
 
 use super::conversation::{conversation, template_options};
 use super::drive::{Encode, frames, select};
+use super::form;
 use super::logprobs::Vocabulary;
 use super::params::{answer_options, chat_logprobs};
 use super::usage::{Bill, SharesPrompt, finished};
@@ -44,11 +47,12 @@ pub(crate) async fn chat(
 ) -> Result<Response, ApiError> {
     let logprobs = chat_logprobs(request.logprobs, request.top_logprobs)?;
     let model = named(request.model.clone());
+    let (options, ignored) = answer_options(request.sampling(), request.max_completion_tokens, logprobs)?;
     let call = ChatCall {
         model: model.clone(),
         conversation: conversation(&request)?,
         template: template_options(&request),
-        options: answer_options(request.sampling(), request.max_completion_tokens, logprobs)?,
+        options,
     };
     let shape =
         Shape { logprobs: logprobs.is_some(), timing: Timing::from(&headers), usage: request.stream_options.into() };
@@ -63,12 +67,14 @@ pub(crate) async fn chat(
         state.lifecycle().unless_cancelled(started).await.map_err(|error| error.renamed("prompt", "messages"))?;
     let model = model.unwrap_or_else(|| answers[0].model().to_owned());
     let identity = Identity::new("chatcmpl", &model);
+    let headers = form::headers(&ignored, answers[0].form());
     if request.stream.unwrap_or(false) {
         let encoder = Chunks::new(state.clone(), identity, shape, &answers);
-        return sse::respond(frames(select(answers), encoder), state.lifecycle().cancelled(), state.pace()).await;
+        let answered = sse::respond(frames(select(answers), encoder), state.lifecycle().cancelled(), state.pace());
+        return Ok(form::with_headers(answered.await?, headers));
     }
     let whole = state.lifecycle().unless_cancelled(whole(&state, identity, shape, answers)).await?;
-    Ok(Json(whole).into_response())
+    Ok(form::with_headers(Json(whole).into_response(), headers))
 }
 
 /// Reads every answer to its end.
@@ -82,15 +88,18 @@ async fn whole(
     let ended = try_join_all(answers.into_iter().map(|answer| collect(answer, shape))).await?;
     let mut bill = Bill::default();
     let mut choices = Vec::with_capacity(n);
-    for (idx, Ended { model, message, logprobs, end }) in ended.into_iter().enumerate() {
+    let mut report = None;
+    for (idx, Ended { model, message, logprobs, end, report: one }) in ended.into_iter().enumerate() {
         state.metrics().record_answer(&finished(&model, &end.completion));
         bill.add(&end.completion, end.reasoning_tokens, SharesPrompt::of(idx, n));
         let finish_reason = Some(finish_reason(end.completion.reason));
+        report = form::both(report, one);
         choices.push(ChatChoice { index: idx as u32, message, logprobs, finish_reason });
     }
     let Identity { id, created, model } = identity;
     let usage = Some(bill.usage(shape.timing));
-    Ok(ChatCompletion { id, object: OBJECT.into(), created, model, choices, usage, system_fingerprint: None })
+    let object = OBJECT.into();
+    Ok(ChatCompletion { id, object, created, model, choices, usage, system_fingerprint: None, ingle: report })
 }
 
 /// An answer that has ended.
@@ -99,6 +108,7 @@ struct Ended {
     message: AssistantMessage,
     logprobs: Option<ChatLogprobs>,
     end: ingle_runtime::ChatCompletion,
+    report: Option<FormReport>,
 }
 
 async fn collect(mut answer: ChatStream, shape: Shape) -> Result<Ended, ApiError> {
@@ -111,7 +121,8 @@ async fn collect(mut answer: ChatStream, shape: Shape) -> Result<Ended, ApiError
             ChatEvent::Done(end) => {
                 let logprobs = shape.logprobs.then(|| Vocabulary::new(answer.lease()).chat(&tokens));
                 let model = answer.model().to_owned();
-                return Ok(Ended { model, message: message(content, reasoning), logprobs, end });
+                let report = form::report(answer.form(), &content);
+                return Ok(Ended { model, message: message(content, reasoning), logprobs, end, report });
             }
         }
     }
@@ -141,11 +152,14 @@ struct Chunks {
     vocabulary: Vocabulary,
     answers: Vec<Progress>,
     bill: Bill,
+    form: Option<Arc<Compiled>>,
 }
 
 /// What is known of one answer of a stream.
 #[derive(Default)]
 struct Progress {
+    /// All its text, kept where it is to be checked at the end.
+    content: String,
     /// Its first frame is out.
     has_begun: bool,
     /// Tokens whose text has not come yet.
@@ -163,12 +177,13 @@ impl Chunks {
             vocabulary: Vocabulary::new(first.lease()),
             answers: answers.iter().map(|_| Progress::default()).collect(),
             bill: Bill::default(),
+            form: first.form().filter(|form| !form.unenforced().is_empty()).cloned(),
         }
     }
 
     fn chunk(&self, choices: Vec<ChatChunkChoice>, usage: Option<Option<Usage>>) -> ChatChunk {
         let Identity { id, created, model } = self.identity.clone();
-        ChatChunk { id, object: CHUNK_OBJECT.into(), created, model, choices, usage }
+        ChatChunk { id, object: CHUNK_OBJECT.into(), created, model, choices, usage, ingle: None }
     }
 
     fn write(
@@ -180,8 +195,13 @@ impl Chunks {
         out: &mut BytesMut,
     ) {
         let usage = (self.shape.usage == StreamUsage::AtTheEnd).then_some(None);
+        let is_last = finish_reason.is_some();
         let choice = ChatChunkChoice { index: idx as u32, delta, logprobs, finish_reason };
-        sse::write_frame(out, &self.chunk(vec![choice], usage));
+        let mut chunk = self.chunk(vec![choice], usage);
+        if is_last {
+            chunk.ingle = form::report(self.form.as_ref(), &self.answers[idx].content);
+        }
+        sse::write_frame(out, &chunk);
     }
 
     /// The first frame of an answer says who speaks.
@@ -200,6 +220,9 @@ impl Chunks {
 
     fn content(&mut self, idx: usize, text: String, out: &mut BytesMut) {
         let logprobs = self.take_logprobs(idx);
+        if self.form.is_some() {
+            self.answers[idx].content.push_str(&text);
+        }
         let delta = ChatDelta { content: Some(text), ..ChatDelta::default() };
         self.write(idx, delta, logprobs, None, out);
     }

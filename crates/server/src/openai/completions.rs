@@ -1,4 +1,6 @@
 //! `POST /v1/completions`.
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
@@ -8,12 +10,15 @@ use futures_util::StreamExt;
 use futures_util::future::try_join_all;
 use ingle_api::openai::{
     Completion, CompletionChoice, CompletionChunk, CompletionChunkChoice, CompletionLogprobs, CompletionRequest,
-    FinishReason, Prompt,
+    FinishReason, FormReport, Prompt,
 };
 use ingle_runtime::catalog::Usecase;
-use ingle_runtime::{AnswerOptions, AnswerToken, CompletionCall, GenerationEvent, Lease, PromptInput, TextStream};
+use ingle_runtime::{
+    AnswerOptions, AnswerToken, Compiled, CompletionCall, GenerationEvent, Lease, PromptInput, TextStream,
+};
 
 use super::drive::{Encode, frames, select};
+use super::form;
 use super::logprobs::Vocabulary;
 use super::params::{MAX_ANSWERS, answer_options, completion_logprobs};
 use super::usage::{Bill, SharesPrompt, finished};
@@ -57,7 +62,7 @@ struct Shape {
 
 async fn answer(state: &ServerState, headers: &HeaderMap, request: CompletionRequest) -> Result<Response, ApiError> {
     let logprobs = completion_logprobs(request.logprobs)?;
-    let options = answer_options(request.sampling(), request.max_completion_tokens, logprobs)?;
+    let (options, ignored) = answer_options(request.sampling(), request.max_completion_tokens, logprobs)?;
     refuse(&request, options.n, logprobs)?;
     let shape = Shape {
         n: options.n,
@@ -71,13 +76,15 @@ async fn answer(state: &ServerState, headers: &HeaderMap, request: CompletionReq
     let answers = start(state, model.clone(), prompts, options, echo).await?;
     let model = model.unwrap_or_else(|| answers[0].stream.model().to_owned());
     let identity = Identity::new("cmpl", &model);
+    let headers = form::headers(&ignored, answers[0].stream.form());
     if request.stream.unwrap_or(false) {
         let encoder = Chunks::new(state.clone(), identity, shape, &answers);
         let events = select(answers.into_iter().map(|answer| answer.stream).collect());
-        return sse::respond(frames(events, encoder), state.lifecycle().cancelled(), state.pace()).await;
+        let answered = sse::respond(frames(events, encoder), state.lifecycle().cancelled(), state.pace());
+        return Ok(form::with_headers(answered.await?, headers));
     }
     let whole = state.lifecycle().unless_cancelled(whole(state, identity, shape, answers)).await?;
-    Ok(Json(whole).into_response())
+    Ok(form::with_headers(Json(whole).into_response(), headers))
 }
 
 fn refuse(request: &CompletionRequest, n: usize, logprobs: Option<u32>) -> Result<(), ApiError> {
@@ -178,9 +185,11 @@ async fn whole(
     let ended = try_join_all(answers.into_iter().map(|answer| collect(answer, shape))).await?;
     let mut bill = Bill::default();
     let mut choices = Vec::with_capacity(ended.len());
-    for (idx, Ended { model, text, logprobs, completion }) in ended.into_iter().enumerate() {
+    let mut report = None;
+    for (idx, Ended { model, text, logprobs, completion, report: one }) in ended.into_iter().enumerate() {
         state.metrics().record_answer(&finished(&model, &completion));
         bill.add(&completion, 0, SharesPrompt::of(idx, shape.n));
+        report = form::both(report, one);
         choices.push(CompletionChoice {
             index: idx as u32,
             text,
@@ -190,7 +199,8 @@ async fn whole(
     }
     let Identity { id, created, model } = identity;
     let usage = Some(bill.usage(shape.timing));
-    Ok(Completion { id, object: OBJECT.into(), created, model, choices, usage, system_fingerprint: None })
+    let object = OBJECT.into();
+    Ok(Completion { id, object, created, model, choices, usage, system_fingerprint: None, ingle: report })
 }
 
 /// An answer that has ended.
@@ -199,10 +209,12 @@ struct Ended {
     text: String,
     logprobs: Option<CompletionLogprobs>,
     completion: ingle_runtime::Completion,
+    report: Option<FormReport>,
 }
 
 async fn collect(answer: Answer, shape: Shape) -> Result<Ended, ApiError> {
     let Answer { mut stream, echo: mut text } = answer;
+    let front = text.len();
     let mut tokens = Vec::new();
     while let Some(event) = stream.next().await {
         match event? {
@@ -215,7 +227,8 @@ async fn collect(answer: Answer, shape: Shape) -> Result<Ended, ApiError> {
             GenerationEvent::Done(completion) => {
                 let vocabulary = Vocabulary::new(stream.lease());
                 let logprobs = shape.logprobs.then(|| vocabulary.completion(&tokens, &mut 0));
-                return Ok(Ended { model: stream.model().to_owned(), text, logprobs, completion });
+                let report = form::report(stream.form(), &text[front..]);
+                return Ok(Ended { model: stream.model().to_owned(), text, logprobs, completion, report });
             }
         }
     }
@@ -232,14 +245,23 @@ struct Chunks {
     vocabulary: Vocabulary,
     answers: Vec<Progress>,
     bill: Bill,
+    form: Option<Arc<Compiled>>,
 }
 
 /// What is known of one answer of a stream.
 struct Progress {
     /// What is still to be sent in front of the first piece.
     echo: String,
+    /// All its text, kept where it is to be checked at the end.
+    content: String,
     /// Characters sent, for the offsets of tokens.
     offset: usize,
+}
+
+impl Progress {
+    fn new(answer: &Answer) -> Self {
+        Self { echo: answer.echo.clone(), content: String::new(), offset: 0 }
+    }
 }
 
 impl Chunks {
@@ -251,8 +273,9 @@ impl Chunks {
             shape,
             model: first.model().to_owned(),
             vocabulary: Vocabulary::new(first.lease()),
-            answers: answers.iter().map(|answer| Progress { echo: answer.echo.clone(), offset: 0 }).collect(),
+            answers: answers.iter().map(Progress::new).collect(),
             bill: Bill::default(),
+            form: first.form().filter(|form| !form.unenforced().is_empty()).cloned(),
         }
     }
 
@@ -262,7 +285,7 @@ impl Chunks {
         usage: Option<Option<ingle_api::openai::Usage>>,
     ) -> CompletionChunk {
         let Identity { id, created, model } = self.identity.clone();
-        CompletionChunk { id, object: OBJECT.into(), created, model, choices, usage }
+        CompletionChunk { id, object: OBJECT.into(), created, model, choices, usage, ingle: None }
     }
 
     fn piece(
@@ -289,6 +312,9 @@ impl Encode for Chunks {
         match event {
             GenerationEvent::Piece(piece) => {
                 text.push_str(&piece.text);
+                if self.form.is_some() {
+                    self.answers[idx].content.push_str(&piece.text);
+                }
                 let logprobs = self.logprobs(idx, &piece.tokens);
                 if !text.is_empty() || logprobs.as_ref().is_some_and(|logprobs| !logprobs.tokens.is_empty()) {
                     sse::write_frame(out, &self.piece(idx, text, logprobs, None));
@@ -297,7 +323,9 @@ impl Encode for Chunks {
             GenerationEvent::Done(completion) => {
                 self.state.metrics().record_answer(&finished(&self.model, &completion));
                 self.bill.add(&completion, 0, SharesPrompt::of(idx, self.shape.n));
-                sse::write_frame(out, &self.piece(idx, text, None, Some(finish_reason(completion.reason))));
+                let mut piece = self.piece(idx, text, None, Some(finish_reason(completion.reason)));
+                piece.ingle = form::report(self.form.as_ref(), &self.answers[idx].content);
+                sse::write_frame(out, &piece);
             }
         }
     }

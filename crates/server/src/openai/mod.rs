@@ -3,6 +3,7 @@ mod chat;
 mod completions;
 mod conversation;
 mod drive;
+mod form;
 mod logprobs;
 pub(crate) mod models;
 mod params;

@@ -1,8 +1,8 @@
 //! From the fields of a request to the runtime's options; what cannot be honoured is refused here.
-use ingle_api::openai::{LogprobsRequest, ResponseFormat, SamplingFields};
-use ingle_runtime::{AnswerOptions, GrammarSource, PrefixReuse, SamplingOverrides, Strictness, TokenWindow};
-use serde_json::Value;
+use ingle_api::openai::{LogprobsRequest, SamplingFields};
+use ingle_runtime::{AnswerOptions, PrefixReuse, SamplingOverrides, TokenWindow};
 
+use super::form::{self, Ignored};
 use crate::error::ApiError;
 
 /// Most answers one request may ask for.
@@ -28,8 +28,8 @@ pub(crate) fn answer_options(
     fields: SamplingFields,
     max_completion_tokens: Option<i64>,
     top_logprobs: Option<u32>,
-) -> Result<AnswerOptions, ApiError> {
-    let grammar = grammar(&fields)?;
+) -> Result<(AnswerOptions, Ignored), ApiError> {
+    let (grammar, ignored) = form::asked_for(&fields)?;
     let sampling = overrides(&fields)?;
     let max_tokens = match max_completion_tokens {
         Some(_) => limit("max_completion_tokens", max_completion_tokens)?,
@@ -40,7 +40,7 @@ pub(crate) fn answer_options(
         let permitted = format!("at most {} entries for {n} answers", MAX_BIASES / n);
         return Err(out_of_range("logit_bias", sampling.logit_bias.len(), &permitted));
     }
-    Ok(AnswerOptions {
+    let options = AnswerOptions {
         n,
         sampling,
         max_tokens,
@@ -53,45 +53,8 @@ pub(crate) fn answer_options(
             Some(true) | None => PrefixReuse::Allowed,
         },
         grammar,
-    })
-}
-
-/// What the answer must look like; what cannot be enforced is refused, since an unconstrained answer would be a lie.
-fn grammar(fields: &SamplingFields) -> Result<Option<GrammarSource>, ApiError> {
-    let refused = |param: &str| {
-        let message = format!("`{param}` asks for output that this version cannot constrain; leave it out");
-        Err(ApiError::unsupported(param, message))
     };
-    if fields.grammar.as_deref().is_some_and(|grammar| !grammar.trim().is_empty()) {
-        return refused("grammar");
-    }
-    if fields.grammar_json_functions.is_some() {
-        return refused("grammar_json_functions");
-    }
-    let schema = |schema: &Value| GrammarSource::JsonSchema { schema: schema.clone(), strictness: Strictness::Strict };
-    let format = match &fields.response_format {
-        Some(ResponseFormat::JsonObject { schema: None }) => Some(GrammarSource::JsonObject),
-        Some(ResponseFormat::JsonObject { schema: Some(value) } | ResponseFormat::JsonSchema { schema: value, .. }) => {
-            Some(schema(value))
-        }
-        Some(ResponseFormat::Text) | None => None,
-    };
-    let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    let asked = [
-        ("response_format", format),
-        ("json_schema", fields.json_schema.as_ref().map(schema)),
-        ("regex", text(&fields.regex).map(GrammarSource::Regex)),
-        ("lark", text(&fields.lark).map(GrammarSource::Lark)),
-    ];
-    let mut asked = asked.into_iter().filter_map(|(param, source)| Some((param, source?)));
-    let Some((first, source)) = asked.next() else { return Ok(None) };
-    match asked.find(|(_, other)| *other != source) {
-        Some((second, _)) => {
-            let message = format!("`{first}` and `{second}` each ask for another form of the answer; send one of them");
-            Err(ApiError::invalid_value(second, message))
-        }
-        None => Ok(Some(source)),
-    }
+    Ok((options, ignored))
 }
 
 fn n_answers(n: Option<i64>) -> Result<usize, ApiError> {

@@ -162,7 +162,55 @@ async fn answers_have_the_form_they_are_asked_for() {
         .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned))
         .collect();
     assert!(text.len() == 4 && text.ends_with('!'), "{text}");
+    let spelled = ask(2, r#""grammar":"root ::= [ä-ü]{2} (\"x\" | \"y\")""#, false).await.json();
+    let text = spelled["choices"][0]["message"]["content"].as_str().expect("text");
+    assert!(text.chars().count() == 3 && text.ends_with(['x', 'y']), "{text}");
     assert_eq!(server.busy(), 0);
+}
+
+#[tokio::test]
+async fn what_is_not_followed_or_not_enforced_is_said_in_headers() {
+    let server = Setup { answers: Answers::Hash, ..Setup::default() }.build();
+    let ask = async |fields: &str| {
+        let body = format!(r#"{{"model":"m","prompt":"x","temperature":1.5,"seed":3,{fields}}}"#);
+        server.post("/v1/completions", &body).await
+    };
+    // LocalAI's order; one that asks for the same is no second one.
+    let both =
+        ask(r#""grammar":"root ::= \"a\"","regex":"b","response_format":{"type":"json_object","schema":{"const":7}}"#)
+            .await;
+    assert_eq!((both.status, both.header("x-ingle-ignored")), (StatusCode::OK, "grammar, regex"));
+    assert_eq!(both.json()["choices"][0]["text"], "7");
+    let same = ask(r#""json_schema":{"const":7},"response_format":{"type":"json_object","schema":{"const":7}}"#).await;
+    assert!(!same.headers.contains_key("x-ingle-ignored"));
+    assert!(same.json().get("ingle").is_none(), "all of the schema is enforced");
+
+    let lenient = |stream: bool| {
+        format!(
+            r#""stream":{stream},"response_format":{{"type":"json_schema","json_schema":{{"name":"s","schema":
+            {{"type":"array","items":{{"enum":[1,2]}},"minItems":3,"maxItems":3,"uniqueItems":true}}}}}}"#
+        )
+    };
+    let whole = ask(&lenient(false)).await;
+    assert!(whole.header("x-ingle-unenforced").contains("uniqueItems"), "{:?}", whole.headers);
+    let whole = whole.json();
+    assert_eq!(whole["ingle"]["schema_valid"], false, "three of two numbers repeat: {whole}");
+    let streamed = ask(&lenient(true)).await;
+    assert!(streamed.header("x-ingle-unenforced").contains("uniqueItems"));
+    let streamed = streamed.text();
+    let verdicts: Vec<serde_json::Value> = super::events(&streamed)
+        .into_iter()
+        .filter_map(|event| serde_json::from_str::<serde_json::Value>(event).ok())
+        .filter_map(|chunk| chunk.get("ingle").cloned())
+        .collect();
+    assert_eq!(verdicts, [serde_json::json!({"schema_valid": false})]);
+
+    let functions = r#"{"oneOf":[{"type":"object","properties":{"name":{"const":"add"},"arguments":{"type":"object",
+        "properties":{"a":{"type":"integer","maximum":9,"minimum":0}},"required":["a"],"additionalProperties":false}}}]}"#;
+    let call = ask(&format!(r#""grammar_json_functions":{functions}"#)).await.json();
+    let call: serde_json::Value =
+        serde_json::from_str(call["choices"][0]["text"].as_str().expect("text")).expect("JSON");
+    assert!(call["name"] == "add" && call["arguments"]["a"].as_u64().is_some_and(|a| a <= 9), "{call}");
 }
 
 #[tokio::test]

@@ -231,15 +231,25 @@ async fn golden_faults() {
         ("echoed logprobs", "POST", COMPLETE, r#"{"model":"m","prompt":"x","echo":true,"logprobs":1}"#),
         ("suffix", "POST", COMPLETE, r#"{"model":"m","prompt":"x","suffix":"y"}"#),
         ("best_of", "POST", COMPLETE, r#"{"model":"m","prompt":"x","best_of":3}"#),
-        ("grammar", "POST", COMPLETE, r#"{"model":"m","prompt":"x","grammar":"root ::= \"a\""}"#),
+        (
+            "a broken grammar",
+            "POST",
+            COMPLETE,
+            r#"{"model":"m","prompt":"x","grammar":"root ::= \"a\"\nx ::= (\"b\""}"#,
+        ),
+        (
+            "functions that are none",
+            "POST",
+            COMPLETE,
+            r#"{"model":"m","prompt":"x","grammar_json_functions":{"oneOf":[]}}"#,
+        ),
         (
             "a schema that cannot be enforced",
             "POST",
             CHAT,
-            r#"{"model":"m","messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_schema","json_schema":{"name":"s","schema":{"type":"object","not":{"required":["a"]}}}}}"#,
+            r#"{"model":"m","messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_schema","json_schema":{"name":"s","strict":true,"schema":{"type":"object","not":{"required":["a"]}}}}}"#,
         ),
         ("a broken regular expression", "POST", COMPLETE, r#"{"model":"m","prompt":"x","regex":"(a"}"#),
-        ("two forms", "POST", COMPLETE, r#"{"model":"m","prompt":"x","regex":"a","lark":"start: \"b\""}"#),
         (
             "forced tool",
             "POST",
