@@ -9,8 +9,9 @@ use crate::support::{chat_model, failure_of, ingle, models_folder, program, stdo
 
 #[test]
 fn every_command_has_help() {
-    let cases: [(&[&str], &[&str]); 8] = [
-        (&[], &["Usage: ingle", "run", "chat", "models", "template", "devices", "version"]),
+    let cases: [(&[&str], &[&str]); 9] = [
+        (&[], &["Usage: ingle", "run", "chat", "models", "template", "grammar", "devices", "version"]),
+        (&["grammar", "check"], &["--kind", "--text", "--strict", "--jsonl"]),
         (&["run"], &["--address", "LOCALAI_ADDRESS", ":8080", "--gpu-layers", "--api-keys", "--context-size <TOKENS>"]),
         (&["chat"], &["[MODEL]", "--endpoint", "--system"]),
         (&["models"], &["list", "install", "show"]),

@@ -6,6 +6,7 @@
 mod cached;
 mod cli;
 mod damaged;
+mod grammar;
 mod http;
 mod library;
 mod openai;

@@ -118,6 +118,10 @@ def forms(client, model):
         any_object.finish_reason == "length" or isinstance(json.loads(any_object.message.content), dict),
     )
     matched = client.completions.create(model=model, prompt="A colour: ", max_tokens=20, extra_body={"regex": "(red|blue)!"})
+    spelled = client.chat.completions.create(
+        model=model, messages=messages, max_tokens=20, extra_body={"grammar": 'root ::= "a " ("good" | "bad") " dog"'}
+    ).choices[0]
+    check("grammar: matched", spelled.message.content in ("a good dog", "a bad dog"), repr(spelled.message.content))
     check("regex: matched", matched.choices[0].text in ("red!", "blue!"), repr(matched.choices[0].text))
 
 

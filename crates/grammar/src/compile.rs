@@ -67,7 +67,7 @@ impl GrammarSource {
 /// How answers follow a grammar.
 enum Engine {
     /// llguidance, as it was at the beginning; each answer gets a copy. The lock is held for that only.
-    Guidance(Mutex<Matcher>),
+    Guidance(Box<Mutex<Matcher>>),
     Gbnf(Arc<Gbnf>),
 }
 
@@ -117,7 +117,7 @@ impl Compiled {
             _ => None,
         };
         let unenforced = unenforced.iter().map(|warning| one_line(warning)).collect();
-        let engine = Engine::Guidance(Mutex::new(matcher));
+        let engine = Engine::Guidance(Box::new(Mutex::new(matcher)));
         Ok(Self { engine, environment: Arc::clone(environment), unenforced, validator })
     }
 

@@ -71,9 +71,8 @@ pub(crate) fn narrow(schema: &mut Value, depth: usize) -> Result<(), String> {
 
 /// `object` and `other` both.
 fn and(object: &mut Map<String, Value>, other: Value) {
-    match object.entry("allOf").or_insert_with(|| json!([])) {
-        Value::Array(all) => all.push(other),
-        // Not a valid schema anyhow; it is refused for that.
-        _ => {}
+    // Anything else is no valid schema, and is refused for that.
+    if let Value::Array(all) = object.entry("allOf").or_insert_with(|| json!([])) {
+        all.push(other);
     }
 }
