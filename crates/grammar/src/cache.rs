@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::{Compiled, Environment, GrammarError, GrammarSource, Opening, Strictness};
 
-/// Grammars that are kept; the one used least recently goes.
-const MOST_KEPT: usize = 64;
+/// Grammars that are kept; the one used least recently goes. Each may grow to some tens of megabytes as it is used.
+const MOST_KEPT: usize = 32;
 
 type Slot = Arc<Mutex<Option<Arc<Compiled>>>>;
 

@@ -19,10 +19,10 @@ const UNKNOWN: Id = Id::MAX;
 /// The place to return to that stands for the end of the text.
 const END: u32 = u32::MAX;
 
-/// Bytes of states and nodes after which a fresh table is begun.
-const MAX_BYTES: usize = 48 << 20;
+/// Bytes of states and nodes after which a fresh table is begun, unless a single stack needs more.
+const MAX_BYTES: usize = 16 << 20;
 /// Bytes of masks that are kept.
-const MAX_MASK_BYTES: usize = 48 << 20;
+const MAX_MASK_BYTES: usize = 24 << 20;
 
 /// Places to return to, with the nodes of their callers; sorted.
 type Places = Box<[(u32, u32)]>;
@@ -47,6 +47,8 @@ pub(super) struct Memo {
     nodes: Vec<Arc<Places>>,
     node_ids: HashMap<Arc<Places>, u32>,
     n_bytes: usize,
+    /// Bytes at which it is full.
+    limit: usize,
     masks: HashMap<Id, Arc<[u32]>>,
     n_mask_bytes: usize,
     /// Positions looked at; the measure of work.
@@ -82,6 +84,7 @@ impl Memo {
             nodes: Vec::new(),
             node_ids: HashMap::new(),
             n_bytes: 0,
+            limit: MAX_BYTES,
             masks: HashMap::new(),
             n_mask_bytes: 0,
             work: 0,
@@ -95,7 +98,7 @@ impl Memo {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.n_bytes > MAX_BYTES
+        self.n_bytes > self.limit
     }
 
     pub(super) fn may_end(&self, id: Id) -> bool {
@@ -359,6 +362,8 @@ impl Memo {
         let positions = &other.sets[id as usize];
         let mut at: Vec<(u32, u32)> = positions.at.iter().map(|&(state, node)| (state, nodes[&node])).collect();
         at.sort_unstable();
+        // One deep stack may be larger than a whole table should be; it must not fill every table it is moved to.
+        self.limit = self.limit.max(2 * self.n_bytes);
         self.intern(Positions { at: at.into(), may_end: positions.may_end })
     }
 }

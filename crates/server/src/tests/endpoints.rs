@@ -169,6 +169,18 @@ async fn answers_have_the_form_they_are_asked_for() {
 }
 
 #[tokio::test]
+async fn a_model_that_thinks_first_is_held_to_the_form_behind_it() {
+    let answers = Answers::Text("Hm, or 17?</think>\n42 of course".into());
+    let template = "{{ messages[0].content }}<think>";
+    let server = Setup { answers, template, ..Setup::default() }.build();
+    let body = r#"{"model":"m","messages":[{"role":"user","content":"Hi"}],"regex":"[0-9]{2}"}"#;
+    let answered = server.post("/v1/chat/completions", body).await.json();
+    let message = &answered["choices"][0]["message"];
+    assert_eq!((&message["content"], &message["reasoning_content"]), (&"42".into(), &"Hm, or 17?".into()));
+    assert_eq!(answered["choices"][0]["finish_reason"], "stop");
+}
+
+#[tokio::test]
 async fn what_is_not_followed_or_not_enforced_is_said_in_headers() {
     let server = Setup { answers: Answers::Hash, ..Setup::default() }.build();
     let ask = async |fields: &str| {
