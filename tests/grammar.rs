@@ -27,7 +27,7 @@ fn a_check_says_match_no_match_and_where_or_refused() {
     assert!(report.contains("\"a\": no match: the text ends too early"), "{report}");
     let (status, report) = check("g.gbnf", "root ::= (\"a\"", &[], &["a"]);
     assert_eq!(status, Some(2));
-    assert!(report.starts_with("refused: the GBNF grammar cannot be enforced: line 1, column 13"), "{report}");
+    assert!(report.starts_with("refused: the GBNF grammar cannot be enforced: line 1, column 14"), "{report}");
     let (status, report) = check("s.json", r#"{"type":"integer","minimum":3}"#, &[], &["4", "2"]);
     assert!(status == Some(1) && report.contains("\"4\": match") && report.contains("\"2\": no match"), "{report}");
     let unique = r#"{"type":"array","uniqueItems":true}"#;
