@@ -74,14 +74,14 @@ impl Gbnf {
 
     /// Follows a text byte by byte; tokens that the grammar names are no text.
     pub(crate) fn follow(&self, text: &[u8]) -> TextMatch {
-        let memo = self.current();
-        let mut memo = lock(&memo);
+        // A table of its own: that of running answers must keep its numbers when this one is begun afresh.
+        let mut memo = Memo::new(Arc::clone(&self.automaton));
         let mut id = memo.start;
         for (at, &byte) in text.iter().enumerate() {
             if memo.is_full() {
                 let mut fresh = Memo::new(Arc::clone(&self.automaton));
                 id = fresh.import(&memo, id);
-                *memo = fresh;
+                memo = fresh;
             }
             id = memo.step(id, byte);
             if id == NOWHERE {
