@@ -31,6 +31,7 @@ mod reasoning;
 mod row;
 mod segments;
 mod template;
+mod tools;
 mod variables;
 
 #[cfg(test)]
@@ -41,7 +42,8 @@ pub use fallback::fallback_for;
 pub use message::{
     ContentPart, Conversation, Message, PromptEnding, Role, TemplateOptions, Tool, ToolArguments, ToolCall,
 };
-pub use reasoning::{ReasoningDelta, ReasoningFormat, ReasoningSplitter};
+pub use reasoning::ReasoningFormat;
 pub use row::render_row;
 pub use segments::{ControlTokens, RenderedPrompt};
 pub use template::{ChatTemplate, TemplateSupport, TemplateVocabulary};
+pub use tools::{AnswerDelta, AnswerParser, CallFormat};

@@ -25,6 +25,7 @@ pub(crate) fn shapes(source: &str) -> Shapes {
         content_parts: false,
         content_text: true,
         arguments_object: true,
+        null_content: false,
         developer_role: reads("'developer'") || reads("\"developer\""),
         reasoning_key,
     }
@@ -50,18 +51,14 @@ pub(crate) fn probe(template: &mut ChatTemplate) {
     supports.system_role = has_needle(rendered(template, system, &[], &[]));
     supports.tools = has_needle(rendered(template, vec![other_user()], &[tool()], &[]));
 
-    shapes.arguments_object = true;
-    template.set_findings(shapes, supports);
-    let as_object = rendered(template, call_turns(), &[tool()], &[]);
-    if !has_needle(as_object) {
-        let trial_shapes = Shapes { arguments_object: false, ..shapes };
-        template.set_findings(trial_shapes, supports);
+    for (arguments_object, null_content) in [(true, false), (false, false), (true, true), (false, true)] {
+        let trial = Shapes { arguments_object, null_content, ..shapes };
+        template.set_findings(trial, supports);
         if has_needle(rendered(template, call_turns(), &[tool()], &[])) {
-            shapes = trial_shapes;
+            shapes = trial;
             supports.tool_calls = true;
+            break;
         }
-    } else {
-        supports.tool_calls = true;
     }
     supports.thinking_kwarg = thinking_kwarg(template);
     supports.reasoning_effort = template.source().contains("reasoning_effort");

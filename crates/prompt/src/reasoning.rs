@@ -37,9 +37,6 @@ const TAGS: [(&str, &str); 6] = [
 ];
 
 const CHANNEL: &str = "<|channel|>";
-const MESSAGE: &str = "<|message|>";
-const START: &str = "<|start|>";
-const BODY_ENDS: [&str; 4] = ["<|end|>", "<|return|>", "<|call|>", START];
 
 impl ReasoningFormat {
     /// Reads the format off a template's source and the end of the prompt it rendered.
@@ -80,10 +77,6 @@ enum State {
     Between,
     /// In the answer: everything goes through.
     Answer,
-    /// In a harmony header, up to its `<|message|>`.
-    Header,
-    /// In a harmony body of the answer.
-    Body,
 }
 
 /// Splits one generated text. Feed it every delta, then [`ReasoningSplitter::finish`].
@@ -102,9 +95,9 @@ impl ReasoningSplitter {
     /// A splitter at the start of a text.
     pub fn new(format: ReasoningFormat) -> Self {
         let state = match format {
-            ReasoningFormat::None => State::Answer,
+            ReasoningFormat::None | ReasoningFormat::Harmony => State::Answer,
             ReasoningFormat::Tags { opened: true, .. } => State::Reasoning,
-            ReasoningFormat::Tags { opened: false, .. } | ReasoningFormat::Harmony => State::Start,
+            ReasoningFormat::Tags { opened: false, .. } => State::Start,
         };
         Self { format, state, held: String::new(), begun: false }
     }
@@ -127,10 +120,9 @@ impl ReasoningSplitter {
         let held = std::mem::take(&mut self.held);
         let mut out = Vec::new();
         match self.state {
-            State::Start | State::Answer | State::Body => emit(&mut out, ReasoningDelta::Text, &held),
+            State::Start | State::Answer => emit(&mut out, ReasoningDelta::Text, &held),
             State::Reasoning => self.reasoning(held.trim_end(), &mut out),
             State::Between => emit(&mut out, ReasoningDelta::Text, held.trim_start()),
-            State::Header => {}
         }
         out
     }
@@ -145,50 +137,44 @@ impl ReasoningSplitter {
                 emit(out, ReasoningDelta::Text, &std::mem::take(&mut self.held));
                 false
             }
-            State::Header => self.header(out),
-            State::Body => self.body(out),
+        }
+    }
+
+    fn tags(&self) -> Option<(&'static str, &'static str)> {
+        match self.format {
+            ReasoningFormat::Tags { open, close, .. } => Some((open, close)),
+            ReasoningFormat::None | ReasoningFormat::Harmony => None,
         }
     }
 
     fn start(&mut self) -> bool {
         let text = self.held.trim_start();
-        let marks: Vec<&str> = match self.format {
-            ReasoningFormat::None => Vec::new(),
-            ReasoningFormat::Tags { open, .. } => vec![open],
-            ReasoningFormat::Harmony => vec![CHANNEL, START],
-        };
-        let Some(found) = marks.iter().find(|mark| text.starts_with(**mark)) else {
-            let undecided = marks.iter().any(|mark| mark.starts_with(text));
-            if !undecided {
-                self.state = State::Answer;
-            }
-            return !undecided;
-        };
-        if self.format == ReasoningFormat::Harmony {
-            self.held = text.to_owned();
-            self.state = State::Header;
-        } else {
-            self.held = text[found.len()..].to_owned();
+        let open = self.tags().map_or("", |(open, _)| open);
+        if text.starts_with(open) {
+            self.held = text[open.len()..].to_owned();
             self.state = State::Reasoning;
+            return true;
         }
-        true
+        let undecided = open.starts_with(text);
+        if !undecided {
+            self.state = State::Answer;
+        }
+        !undecided
     }
 
     fn in_reasoning(&mut self, out: &mut Vec<ReasoningDelta>) -> bool {
-        let ends: Vec<&str> = match self.format {
-            ReasoningFormat::Tags { close, .. } => vec![close],
-            ReasoningFormat::None | ReasoningFormat::Harmony => BODY_ENDS.to_vec(),
-        };
-        match first_of(&self.held, &ends) {
-            Some((at, end)) => {
+        let close = self.tags().map_or("", |(_, close)| close);
+        match self.held.find(close) {
+            Some(at) => {
                 let held = std::mem::take(&mut self.held);
                 self.reasoning(held[..at].trim_end(), out);
                 self.begun = false;
-                self.held = self.after_body(&held, at, end);
+                self.state = State::Between;
+                self.held = held[at + close.len()..].to_owned();
                 true
             }
             None => {
-                let certain = self.held.len() - partial(&self.held, &ends);
+                let certain = self.held.len() - partial(&self.held, close);
                 let certain = self.held[..certain].trim_end().len();
                 let rest = self.held.split_off(certain);
                 let text = std::mem::replace(&mut self.held, rest);
@@ -196,17 +182,6 @@ impl ReasoningSplitter {
                 false
             }
         }
-    }
-
-    /// Passes over the end of a reasoning or answer body, and says what of `held` is left.
-    fn after_body(&mut self, held: &str, at: usize, end: &str) -> String {
-        if self.format == ReasoningFormat::Harmony {
-            self.state = State::Header;
-            // The start of the next message belongs to its header.
-            return held[if end == START { at } else { at + end.len() }..].to_owned();
-        }
-        self.state = State::Between;
-        held[at + end.len()..].to_owned()
     }
 
     fn reasoning(&mut self, text: &str, out: &mut Vec<ReasoningDelta>) {
@@ -223,41 +198,6 @@ impl ReasoningSplitter {
         self.state = State::Answer;
         true
     }
-
-    fn header(&mut self, out: &mut Vec<ReasoningDelta>) -> bool {
-        let Some(at) = self.held.find(MESSAGE) else { return false };
-        let body = self.held.split_off(at + MESSAGE.len());
-        let header = std::mem::replace(&mut self.held, body);
-        let channel = header.split(CHANNEL).nth(1).unwrap_or_default();
-        let addressed = header.contains("to=");
-        if channel.starts_with("analysis") && !addressed {
-            self.state = State::Reasoning;
-            return true;
-        }
-        self.state = State::Body;
-        if addressed {
-            // A tool call: its header is part of what the tool call parser reads.
-            emit(out, ReasoningDelta::Text, &header);
-        }
-        true
-    }
-
-    fn body(&mut self, out: &mut Vec<ReasoningDelta>) -> bool {
-        match first_of(&self.held, &BODY_ENDS) {
-            Some((at, end)) => {
-                let held = std::mem::take(&mut self.held);
-                emit(out, ReasoningDelta::Text, &held[..at]);
-                self.held = self.after_body(&held, at, end);
-                true
-            }
-            None => {
-                let certain = self.held.len() - partial(&self.held, &BODY_ENDS);
-                let rest = self.held.split_off(certain);
-                emit(out, ReasoningDelta::Text, &std::mem::replace(&mut self.held, rest));
-                false
-            }
-        }
-    }
 }
 
 fn emit(out: &mut Vec<ReasoningDelta>, kind: fn(String) -> ReasoningDelta, text: &str) {
@@ -266,16 +206,10 @@ fn emit(out: &mut Vec<ReasoningDelta>, kind: fn(String) -> ReasoningDelta, text:
     }
 }
 
-/// The first of `marks` in `text`.
-fn first_of<'m>(text: &str, marks: &[&'m str]) -> Option<(usize, &'m str)> {
-    marks.iter().filter_map(|mark| text.find(mark).map(|at| (at, *mark))).min_by_key(|(at, _)| *at)
-}
-
-/// Bytes at the end of `text` that may begin one of `marks`.
-fn partial(text: &str, marks: &[&str]) -> usize {
-    let longest =
-        |mark: &&str| (1..mark.len()).rev().find(|len| mark.is_char_boundary(*len) && text.ends_with(&mark[..*len]));
-    marks.iter().filter_map(longest).max().unwrap_or(0)
+/// Bytes at the end of `text` that may begin `mark`.
+fn partial(text: &str, mark: &str) -> usize {
+    let begins = |len: &usize| mark.is_char_boundary(*len) && text.ends_with(&mark[..*len]);
+    (1..mark.len()).rev().find(begins).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -312,19 +246,6 @@ mod tests {
             (think(true), "never closed </thi", "never closed </thi", ""),
             (ReasoningFormat::None, "<think>a</think>", "", "<think>a</think>"),
             (seed, "<seed:think>s</seed:think>t", "s", "t"),
-            (
-                ReasoningFormat::Harmony,
-                "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>4 < 5<|return|>",
-                "hm",
-                "4 < 5",
-            ),
-            (
-                ReasoningFormat::Harmony,
-                "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{}<|call|>",
-                "",
-                "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{}",
-            ),
-            (ReasoningFormat::Harmony, "plain", "", "plain"),
         ];
         for (format, text, reasoning, answer) in cases {
             for size in [1, 2, 3, 7, 1000] {

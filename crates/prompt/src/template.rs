@@ -9,6 +9,7 @@ use crate::jinja::{self, Fault, Origin, Stmt, Text, Value};
 use crate::message::{ContentPart, Conversation, Message, PromptEnding, TemplateOptions};
 use crate::probe;
 use crate::segments::{ControlTokens, RenderedPrompt};
+use crate::tools::{self, CallFormat};
 use crate::variables::{self, Shapes};
 
 /// What a template is told of its model's vocabulary.
@@ -47,6 +48,7 @@ pub struct ChatTemplate {
     vocabulary: TemplateVocabulary,
     shapes: Shapes,
     supports: TemplateSupport,
+    call_format: Option<Arc<CallFormat>>,
 }
 
 impl ChatTemplate {
@@ -57,9 +59,10 @@ impl ChatTemplate {
     pub fn compile(source: &str, vocabulary: TemplateVocabulary) -> Result<Self, PromptError> {
         let body: Arc<[Stmt]> = jinja::parse(source)?.into();
         let shapes = probe::shapes(source);
-        let mut template =
-            Self { source: Arc::from(source), body, vocabulary, shapes, supports: TemplateSupport::default() };
+        let (source, supports) = (Arc::from(source), TemplateSupport::default());
+        let mut template = Self { source, body, vocabulary, shapes, supports, call_format: None };
         probe::probe(&mut template);
+        template.call_format = tools::call_format(&template).map(Arc::new);
         Ok(template)
     }
 
@@ -71,6 +74,15 @@ impl ChatTemplate {
     /// What it can express.
     pub fn supports(&self) -> TemplateSupport {
         self.supports
+    }
+
+    /// How its model writes tool calls; none where neither the template's source nor what it prints shows it.
+    pub fn call_format(&self) -> Option<&Arc<CallFormat>> {
+        self.call_format.as_ref()
+    }
+
+    pub(crate) fn control_tokens(&self) -> &ControlTokens {
+        &self.vocabulary.control_tokens
     }
 
     pub(crate) fn set_findings(&mut self, shapes: Shapes, supports: TemplateSupport) {

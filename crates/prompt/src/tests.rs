@@ -9,7 +9,7 @@ use crate::{
     TemplateOptions, TemplateVocabulary, Tool, ToolArguments, ToolCall, render_row,
 };
 
-fn corpus(name: &str) -> Option<String> {
+pub(crate) fn corpus(name: &str) -> Option<String> {
     let path = format!("{}/../../../shared/corpora/{name}", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(path).ok();
     if text.is_none() {

@@ -20,6 +20,8 @@ pub(crate) struct Shapes {
     pub content_text: bool,
     /// Does it take tool call arguments as a dictionary? Else as JSON text.
     pub arguments_object: bool,
+    /// Must a message that only calls tools have no content at all, for its calls to be printed?
+    pub null_content: bool,
     /// Does it know the role `developer`?
     pub developer_role: bool,
     /// Under which key it reads earlier reasoning.
@@ -97,6 +99,10 @@ fn called_name<'m>(message: &Message, before: &'m [Message]) -> Option<&'m str> 
 
 fn content(message: &Message, shapes: Shapes) -> Result<Value, PromptError> {
     let parts = &message.content;
+    let is_empty = parts.iter().all(|part| matches!(part, ContentPart::Text(text) if text.is_empty()));
+    if shapes.null_content && is_empty && !message.tool_calls.is_empty() {
+        return Ok(Value::None);
+    }
     let texts: Option<Vec<&str>> = parts
         .iter()
         .map(|part| match part {
