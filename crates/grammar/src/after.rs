@@ -15,6 +15,8 @@ pub struct Opening {
     going_on: TokenMask,
     /// Tokens of white space.
     blanks: TokenMask,
+    /// The token that opens a reasoning which ends with the text, where one token does.
+    opening_token: Option<TokenId>,
 }
 
 impl std::fmt::Debug for Opening {
@@ -24,8 +26,8 @@ impl std::fmt::Debug for Opening {
 }
 
 impl Opening {
-    /// Looks at the whole vocabulary.
-    pub fn new(tokenizer: Arc<dyn Tokenizer>, text: &str) -> Self {
+    /// Looks at the whole vocabulary. `opening` is what opens a reasoning that ends with `text`.
+    pub fn new(tokenizer: Arc<dyn Tokenizer>, text: &str, opening: Option<&str>) -> Self {
         let n_vocab = tokenizer.n_vocab();
         let mask = |is_in: &dyn Fn(TokenId) -> bool| -> TokenMask {
             let mut words = vec![0_u32; n_vocab.div_ceil(32)];
@@ -37,12 +39,25 @@ impl Opening {
         let going_on = mask(&|token| !ends.contains(&token) && tokenizer.token_kind(token) != TokenKind::Unused);
         let blanks =
             mask(&|token| is_blank(tokenizer.token_bytes(token)) && tokenizer.token_kind(token) != TokenKind::Control);
-        Self { text: text.as_bytes().to_vec(), tokenizer, going_on, blanks }
+        let is_opening = |token: &TokenId| opening.is_some_and(|text| tokenizer.token_bytes(*token) == text.as_bytes());
+        let opening_token = (0..u32::try_from(n_vocab).unwrap_or(u32::MAX)).find(is_opening);
+        Self { text: text.as_bytes().to_vec(), tokenizer, going_on, blanks, opening_token }
     }
 
     /// `constraint`, from behind the text on. Until then the answer may go on with anything, but not end.
     pub fn then(self: &Arc<Self>, constraint: Box<dyn Constraint>) -> Box<dyn Constraint> {
-        let phase = Phase::Waiting(Vec::new());
+        self.begin(Phase::Waiting(Vec::new()), constraint)
+    }
+
+    /// `constraint`, at once or, where the answer begins by opening a reasoning, from behind that on.
+    pub fn then_or_at_once(self: &Arc<Self>, constraint: Box<dyn Constraint>) -> Box<dyn Constraint> {
+        match self.opening_token {
+            Some(_) => self.begin(Phase::Start, constraint),
+            None => constraint,
+        }
+    }
+
+    fn begin(self: &Arc<Self>, phase: Phase, constraint: Box<dyn Constraint>) -> Box<dyn Constraint> {
         Box::new(After { opening: Arc::clone(self), phase, constraint, before: Vec::new() })
     }
 }
@@ -57,6 +72,8 @@ fn is_set(mask: &[u32], token: TokenId) -> bool {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Phase {
+    /// The reasoning may be opened, or the answer begin.
+    Start,
     /// The text has not come yet; its last bytes, fewer than the text has.
     Waiting(Vec<u8>),
     /// So many tokens of white space may still come before the answer.
@@ -106,17 +123,37 @@ impl After {
     }
 }
 
+impl After {
+    /// What the constraint allows, and tokens of these besides.
+    fn allowed_or(&mut self, others: &[u32], token: Option<TokenId>) -> Result<Allowed, ConstraintError> {
+        Ok(match self.constraint.allowed()? {
+            Allowed::These(mask) => {
+                let both = mask.iter().zip(others).map(|(first, second)| first | second);
+                let mut both: Vec<u32> = both.collect();
+                token.into_iter().for_each(|token| both[token as usize / 32] |= 1 << (token % 32));
+                Allowed::These(both.into())
+            }
+            other => other,
+        })
+    }
+
+    /// Does the constraint itself allow the token?
+    fn is_answer(&mut self, token: TokenId) -> Result<bool, ConstraintError> {
+        Ok(match self.constraint.allowed()? {
+            Allowed::All => true,
+            Allowed::These(mask) => is_set(&mask, token),
+            Allowed::Nothing => false,
+        })
+    }
+}
+
 impl Constraint for After {
     fn allowed(&mut self) -> Result<Allowed, ConstraintError> {
+        let opening = Arc::clone(&self.opening);
         match self.phase {
+            Phase::Start => self.allowed_or(&vec![0; opening.going_on.len()], opening.opening_token),
             Phase::Waiting(_) => Ok(Allowed::These(Arc::clone(&self.opening.going_on))),
-            Phase::Between(1..) => Ok(match self.constraint.allowed()? {
-                Allowed::These(mask) => {
-                    let both = mask.iter().zip(self.opening.blanks.iter()).map(|(first, second)| first | second);
-                    Allowed::These(both.collect())
-                }
-                other => other,
-            }),
+            Phase::Between(1..) => self.allowed_or(&opening.blanks, None),
             Phase::Between(0) | Phase::Inside => self.constraint.allowed(),
         }
     }
@@ -125,14 +162,22 @@ impl Constraint for After {
         let phase = self.phase.clone();
         let n_handed_on = match &phase {
             Phase::Waiting(seen) => self.wait(seen.clone(), token)?,
+            Phase::Start if self.opening.opening_token == Some(token) => {
+                self.phase = Phase::Waiting(Vec::new());
+                0
+            }
+            Phase::Start => {
+                // Blanks before a reasoning are no answer yet where the answer is free.
+                let goes_on = is_set(&self.opening.blanks, token) && self.constraint.allowed()? == Allowed::All;
+                let n_handed_on = self.hand_on(&[token])?;
+                if goes_on {
+                    self.phase = Phase::Start;
+                }
+                n_handed_on
+            }
             Phase::Between(left) => {
-                let is_answer = match self.constraint.allowed()? {
-                    Allowed::All => true,
-                    Allowed::These(mask) => is_set(&mask, token),
-                    Allowed::Nothing => false,
-                };
-                match (is_answer, left.checked_sub(1).filter(|_| is_set(&self.opening.blanks, token))) {
-                    (false, Some(left)) => {
+                match left.checked_sub(1).filter(|_| is_set(&self.opening.blanks, token)) {
+                    Some(left) if !self.is_answer(token)? => {
                         self.phase = Phase::Between(left);
                         0
                     }
@@ -148,7 +193,7 @@ impl Constraint for After {
     fn forced(&mut self) -> Vec<TokenId> {
         match self.phase {
             Phase::Inside => self.constraint.forced(),
-            Phase::Waiting(_) | Phase::Between(_) => Vec::new(),
+            Phase::Start | Phase::Waiting(_) | Phase::Between(_) => Vec::new(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::{Compiled, Environment, GrammarError, GrammarSource, Opening, Strictness};
+use crate::{Compiled, Environment, GrammarError, GrammarSource, Opening, Strictness, Trigger};
 
 /// Grammars that are kept; the one used least recently goes. Each may grow to some tens of megabytes as it is used.
 const MOST_KEPT: usize = 32;
@@ -31,6 +31,8 @@ pub struct GrammarCache {
     state: Mutex<State>,
     /// By the text that they wait for; a model has one or two.
     openings: Mutex<HashMap<String, Arc<Opening>>>,
+    /// By the text at which calls begin; a model has one.
+    triggers: Mutex<HashMap<(String, bool), Arc<Trigger>>>,
 }
 
 impl std::fmt::Debug for GrammarCache {
@@ -42,7 +44,7 @@ impl std::fmt::Debug for GrammarCache {
 impl GrammarCache {
     /// An empty cache.
     pub fn new(environment: Arc<Environment>) -> Self {
-        Self { environment, state: Mutex::default(), openings: Mutex::default() }
+        Self { environment, state: Mutex::default(), openings: Mutex::default(), triggers: Mutex::default() }
     }
 
     /// The compiled grammar; from the cache when it was asked for before. Blocks while it is compiled.
@@ -62,12 +64,21 @@ impl GrammarCache {
     }
 
     /// What it takes to begin a constraint behind `text`; none for the vocabulary of bytes. Blocks while the vocabulary
-    /// is looked at for the first time.
-    pub fn opening(&self, text: &str) -> Option<Arc<Opening>> {
+    /// is looked at for the first time. `opening` is what opens a reasoning that ends with `text`.
+    pub fn opening(&self, text: &str, opening: Option<&str>) -> Option<Arc<Opening>> {
         let tokenizer = self.environment.tokenizer()?;
         let mut openings = self.openings.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = || Arc::new(Opening::new(Arc::clone(tokenizer), text));
+        let make = || Arc::new(Opening::new(Arc::clone(tokenizer), text, opening));
         Some(Arc::clone(openings.entry(text.to_owned()).or_insert_with(make)))
+    }
+
+    /// What it takes to constrain an answer from `text` on; none for the vocabulary of bytes. Blocks while the vocabulary
+    /// is looked at for the first time.
+    pub fn trigger(&self, text: &str, at_start: bool) -> Option<Arc<Trigger>> {
+        let tokenizer = self.environment.tokenizer()?;
+        let mut triggers = self.triggers.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = || Arc::new(Trigger::new(Arc::clone(tokenizer), text, at_start));
+        Some(Arc::clone(triggers.entry((text.to_owned(), at_start)).or_insert_with(make)))
     }
 
     fn slot(&self, source: &GrammarSource) -> Slot {
@@ -99,6 +110,7 @@ fn key_of(source: &GrammarSource) -> u64 {
         GrammarSource::Regex(text) => (2, text).hash(&mut hasher),
         GrammarSource::Lark(text) => (3, text).hash(&mut hasher),
         GrammarSource::Gbnf(text) => (4, text).hash(&mut hasher),
+        GrammarSource::Calls { form, .. } => (5, format!("{form:?}")).hash(&mut hasher),
     }
     hasher.finish()
 }

@@ -8,6 +8,7 @@ use llguidance::Matcher;
 use llguidance::api::TopLevelGrammar;
 use serde_json::{Value, json};
 
+use crate::composed::{self, Piece};
 use crate::formats;
 use crate::gbnf::{Gbnf, TextMatch};
 use crate::matcher::GrammarMatcher;
@@ -50,6 +51,13 @@ pub enum GrammarSource {
     Lark(String),
     /// A grammar in llama.cpp's language; its rule `root` is the answer.
     Gbnf(String),
+    /// Tool calls: a form put together of texts and schemas.
+    Calls {
+        /// The form.
+        form: Piece,
+        /// The schema of each tool's arguments, by the tool's name; what [`Compiled::validate_call`] looks at.
+        schemas: Vec<(String, Value)>,
+    },
 }
 
 impl GrammarSource {
@@ -60,6 +68,7 @@ impl GrammarSource {
             Self::Regex(_) => "regular expression",
             Self::Lark(_) => "Lark grammar",
             Self::Gbnf(_) => "GBNF grammar",
+            Self::Calls { .. } => "JSON schema of a tool",
         }
     }
 }
@@ -77,6 +86,8 @@ pub struct Compiled {
     environment: Arc<Environment>,
     unenforced: Vec<String>,
     validator: Option<jsonschema::Validator>,
+    /// By the name of a tool.
+    call_validators: Vec<(String, jsonschema::Validator)>,
 }
 
 impl std::fmt::Debug for Compiled {
@@ -99,7 +110,7 @@ impl Compiled {
             return Self::gbnf(environment, text).map_err(refused);
         }
         let compile = || {
-            let parser = environment.factory.create_parser(top_level(source)?)?;
+            let parser = environment.factory.create_parser(top_level(source, environment)?)?;
             let mut matcher = Matcher::new(Ok(parser));
             match matcher.get_error() {
                 Some(error) => Err(error.into()),
@@ -117,8 +128,12 @@ impl Compiled {
             _ => None,
         };
         let unenforced = unenforced.iter().map(|warning| one_line(warning)).collect();
+        let call_validators = match source {
+            GrammarSource::Calls { schemas, .. } => composed::validators(schemas)?,
+            _ => Vec::new(),
+        };
         let engine = Engine::Guidance(Box::new(Mutex::new(matcher)));
-        Ok(Self { engine, environment: Arc::clone(environment), unenforced, validator })
+        Ok(Self { engine, environment: Arc::clone(environment), unenforced, validator, call_validators })
     }
 
     /// A GBNF grammar whose first mask could be found, so that one which costs too much is refused before the answer.
@@ -126,7 +141,8 @@ impl Compiled {
         let gbnf = Arc::new(Gbnf::new(text, environment.named_tokens(), &|text| environment.token(text))?);
         gbnf.start(environment).allowed().map_err(|error| error.reason)?;
         let environment = Arc::clone(environment);
-        Ok(Self { engine: Engine::Gbnf(gbnf), environment, unenforced: Vec::new(), validator: None })
+        let (unenforced, call_validators) = (Vec::new(), Vec::new());
+        Ok(Self { engine: Engine::Gbnf(gbnf), environment, unenforced, validator: None, call_validators })
     }
 
     /// The constraint of a new answer.
@@ -162,6 +178,12 @@ impl Compiled {
         let validator = self.validator.as_ref()?;
         Some(serde_json::from_str(answer).is_ok_and(|value: Value| validator.is_valid(&value)))
     }
+
+    /// Do the arguments of a call satisfy all of its tool's schema? `None` for a tool without one.
+    pub fn validate_call(&self, tool: &str, arguments: &str) -> Option<bool> {
+        let (_, validator) = self.call_validators.iter().find(|(name, _)| name == tool)?;
+        Some(serde_json::from_str(arguments).is_ok_and(|value: Value| validator.is_valid(&value)))
+    }
 }
 
 /// As [`Compiled::follow`]. Over a vocabulary of bytes the place is exact, over another it is where a token begins.
@@ -183,6 +205,7 @@ fn check_size(source: &GrammarSource) -> Result<(), GrammarError> {
         GrammarSource::JsonSchema { schema, .. } => schema.to_string().len(),
         GrammarSource::JsonObject => 0,
         GrammarSource::Regex(text) | GrammarSource::Lark(text) | GrammarSource::Gbnf(text) => text.len(),
+        GrammarSource::Calls { form, .. } => form.size(),
     };
     match bytes > MAX_BYTES {
         true => Err(GrammarError::TooLarge { kind: source.kind(), bytes, limit: MAX_BYTES }),
@@ -190,18 +213,27 @@ fn check_size(source: &GrammarSource) -> Result<(), GrammarError> {
     }
 }
 
-fn top_level(source: &GrammarSource) -> Result<TopLevelGrammar, Box<dyn std::error::Error>> {
+fn top_level(
+    source: &GrammarSource,
+    environment: &Environment,
+) -> Result<TopLevelGrammar, Box<dyn std::error::Error>> {
     let any_object = json!({"type": "object"});
     match source {
         GrammarSource::JsonSchema { schema, strictness } => with_options(schema, *strictness),
         GrammarSource::JsonObject => with_options(&any_object, Strictness::Strict),
         GrammarSource::Regex(text) => Ok(TopLevelGrammar::from_regex(text)),
         GrammarSource::Lark(text) => Ok(TopLevelGrammar::from_lark(text.clone())),
+        GrammarSource::Calls { form, .. } => Ok(TopLevelGrammar::from_lark(composed::lark(form, environment)?)),
         GrammarSource::Gbnf(_) => Err("GBNF is not matched by llguidance".into()),
     }
 }
 
 fn with_options(schema: &Value, strictness: Strictness) -> Result<TopLevelGrammar, Box<dyn std::error::Error>> {
+    Ok(TopLevelGrammar::from_json_schema(schema_with_options(schema, strictness)?))
+}
+
+/// The schema as llguidance takes it: formats narrowed, white space bounded.
+pub(crate) fn schema_with_options(schema: &Value, strictness: Strictness) -> Result<Value, Box<dyn std::error::Error>> {
     let mut schema = match schema {
         Value::Bool(true) => json!({}),
         Value::Bool(false) => return Err("the schema `false` allows nothing".into()),
@@ -211,11 +243,11 @@ fn with_options(schema: &Value, strictness: Strictness) -> Result<TopLevelGramma
     let object = schema.as_object_mut().ok_or("a schema is an object")?;
     let lenient = strictness == Strictness::Lenient;
     object.insert(OPTIONS_KEY.into(), json!({"whitespace_pattern": WHITESPACE, "lenient": lenient}));
-    Ok(TopLevelGrammar::from_json_schema(schema))
+    Ok(schema)
 }
 
 /// Checks whole answers; knows nothing outside the schema itself.
-fn validator(schema: &Value) -> Result<jsonschema::Validator, String> {
+pub(crate) fn validator(schema: &Value) -> Result<jsonschema::Validator, String> {
     jsonschema::options().build(schema).map_err(|error| {
         let path = error.instance_path().to_string();
         let place = if path.is_empty() { "its top".to_owned() } else { path };

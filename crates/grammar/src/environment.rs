@@ -8,6 +8,7 @@ use llguidance::earley::SlicedBiasComputer;
 use toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenizerEnv};
 
 use crate::GrammarError;
+use crate::composed::Controls;
 
 /// What grammars of one model share: made once for a model, in a tenth of a second to a second.
 pub struct Environment {
@@ -18,6 +19,7 @@ pub struct Environment {
     pub(crate) n_vocab: usize,
     /// Tokens that end an answer, ascending.
     pub(crate) ends: Vec<TokenId>,
+    controls: Controls,
 }
 
 impl std::fmt::Debug for Environment {
@@ -42,7 +44,8 @@ impl Environment {
         let environment: TokEnv = Arc::new(Vocabulary { trie, tokenizer: Arc::clone(&tokenizer) });
         let slices = SlicedBiasComputer::general_slices();
         let factory = factory(&environment, &slices)?;
-        Ok(Self { factory, vocabulary: environment, tokenizer: Some(tokenizer), n_vocab, ends })
+        let controls = Controls::new(tokenizer.as_ref());
+        Ok(Self { factory, vocabulary: environment, tokenizer: Some(tokenizer), n_vocab, ends, controls })
     }
 
     /// Of single bytes, to look at grammars without a model. A token that a grammar names is taken to exist.
@@ -53,11 +56,15 @@ impl Environment {
         let vocabulary = ApproximateTokEnv::single_byte_env();
         let factory = factory(&vocabulary, &[])?;
         let (n_vocab, ends) = (vocabulary.tok_trie().vocab_size(), vec![vocabulary.tok_trie().eos_token()]);
-        Ok(Self { factory, vocabulary, tokenizer: None, n_vocab, ends })
+        Ok(Self { factory, vocabulary, tokenizer: None, n_vocab, ends, controls: Controls::default() })
     }
 
     pub(crate) fn tokenizer(&self) -> Option<&Arc<dyn Tokenizer>> {
         self.tokenizer.as_ref()
+    }
+
+    pub(crate) fn controls(&self) -> &Controls {
+        &self.controls
     }
 
     pub(crate) fn trie(&self) -> &TokTrie {

@@ -10,17 +10,21 @@
 mod after;
 mod cache;
 mod compile;
+mod composed;
 mod environment;
 mod error;
 mod formats;
 mod gbnf;
 mod matcher;
+mod trigger;
 #[cfg(test)]
 mod tests;
 
 pub use after::Opening;
 pub use cache::GrammarCache;
 pub use compile::{Compiled, GrammarSource, Strictness};
+pub use composed::Piece;
 pub use environment::Environment;
 pub use error::GrammarError;
 pub use gbnf::TextMatch;
+pub use trigger::Trigger;

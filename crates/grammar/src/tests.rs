@@ -302,7 +302,7 @@ fn the_cache_compiles_once() {
 fn an_answer_can_be_held_to_a_form_behind_its_reasoning() {
     let cache = GrammarCache::new(environment());
     let compiled = cache.get(&GrammarSource::Regex("[0-9]{2}".into())).unwrap();
-    let opening = cache.opening("</think>").expect("a vocabulary with a tokenizer");
+    let opening = cache.opening("</think>", None).expect("a vocabulary with a tokenizer");
     let end = FakeTokenizer::default().end_of_generation()[0];
     let start = || opening.then(compiled.start());
     let say = |constraint: &mut Box<dyn Constraint>, text: &str| {
@@ -392,3 +392,5 @@ fn schemas_of_the_real_world() {
     println!("{counts:?}");
     assert!(counts.valid_accepted > 9 * counts.valid_refused, "{counts:?}");
 }
+
+mod calls;

@@ -46,4 +46,4 @@ pub use reasoning::ReasoningFormat;
 pub use row::render_row;
 pub use segments::{ControlTokens, RenderedPrompt};
 pub use template::{ChatTemplate, TemplateSupport, TemplateVocabulary};
-pub use tools::{AnswerDelta, AnswerParser, CallFormat};
+pub use tools::{AnswerDelta, AnswerParser, CallCount, CallForm, CallFormat, CallSyntax, CallTrigger};

@@ -48,7 +48,7 @@ pub struct ChatTemplate {
     vocabulary: TemplateVocabulary,
     shapes: Shapes,
     supports: TemplateSupport,
-    call_format: Option<Arc<CallFormat>>,
+    call_format: Arc<CallFormat>,
 }
 
 impl ChatTemplate {
@@ -60,9 +60,13 @@ impl ChatTemplate {
         let body: Arc<[Stmt]> = jinja::parse(source)?.into();
         let shapes = probe::shapes(source);
         let (source, supports) = (Arc::from(source), TemplateSupport::default());
-        let mut template = Self { source, body, vocabulary, shapes, supports, call_format: None };
+        let mut template = Self { source, body, vocabulary, shapes, supports, call_format: Arc::new(CallFormat::hermes()) };
         probe::probe(&mut template);
-        template.call_format = tools::call_format(&template).map(Arc::new);
+        match tools::call_format(&template) {
+            Some(format) => template.call_format = Arc::new(format),
+            // A model that is not told how to call is told so beside the tools.
+            None => template.supports.tools = false,
+        }
         Ok(template)
     }
 
@@ -76,9 +80,9 @@ impl ChatTemplate {
         self.supports
     }
 
-    /// How its model writes tool calls; none where neither the template's source nor what it prints shows it.
-    pub fn call_format(&self) -> Option<&Arc<CallFormat>> {
-        self.call_format.as_ref()
+    /// How its model writes tool calls: as the template prints them, or else as the prompt asks for.
+    pub fn call_format(&self) -> &Arc<CallFormat> {
+        &self.call_format
     }
 
     pub(crate) fn control_tokens(&self) -> &ControlTokens {
@@ -104,7 +108,7 @@ impl ChatTemplate {
         conversation: &Conversation,
         options: &TemplateOptions,
     ) -> Result<RenderedPrompt, PromptError> {
-        let text = self.render_text(conversation, options)?;
+        let text = self.render_text(&tools::adapt(conversation, self.supports, &self.call_format), options)?;
         let text = match (options.ending, conversation.messages.last()) {
             (PromptEnding::InsideLastMessage, Some(last)) => cut_after(&text, last)?,
             _ => text,

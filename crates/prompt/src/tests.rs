@@ -181,6 +181,8 @@ fn the_server_path_joins_to_the_reference() {
             (Some(expected), Ok(prompt)) if prompt.text() == expected => equal += 1,
             // Normalising may do better than the reference with string arguments and with parts.
             _ if name.ends_with("tool_args_as_string") || name.ends_with("content_parts") => normalised += 1,
+            // What a template has no place for is put into the conversation as text.
+            _ if !template.supports().tools && row["tools"].is_array() => normalised += 1,
             (None, _) => {}
             (Some(_), rendered) => wrong.push(format!("{name}: {:?}", rendered.err())),
         }

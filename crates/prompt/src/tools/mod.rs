@@ -3,11 +3,13 @@
 mod atoms;
 mod derive;
 mod format;
+mod generic;
 mod harmony;
 mod literal;
 mod object;
 mod parser;
 mod scan;
+mod syntax;
 #[cfg(test)]
 mod tests;
 
@@ -15,8 +17,10 @@ use std::sync::Arc;
 
 pub use format::CallFormat;
 pub use parser::AnswerDelta;
+pub use syntax::{CallCount, CallForm, CallSyntax, CallTrigger};
 
 pub(crate) use derive::call_format;
+pub(crate) use generic::adapt;
 
 use harmony::HarmonyParser;
 use parser::CallParser;

@@ -101,7 +101,7 @@ fn corpus_outputs_are_parsed_alike_at_every_split() {
         let (_, template) = templates.iter().find(|(other, _)| other == name).expect("its template is in the corpus");
         let raw = row["raw"].as_str().expect("a text");
         let tail = row["generation_prefix_tail"].as_str().expect("a tail");
-        let format = template.call_format().unwrap_or_else(|| panic!("{name} has a format"));
+        let format = template.call_format();
         let reasoning = ReasoningFormat::detect(template.source(), tail);
         let parser = AnswerParser::with_calls(reasoning, Arc::clone(format), tools());
         let answer = parse_everywhere(&parser, raw);
@@ -167,10 +167,11 @@ fn what_a_template_prints_is_read_back() {
     ];
     let mut n_formats = 0;
     for (name, template) in templates() {
-        let Some(format) = template.call_format() else {
-            println!("{name}: no format");
+        let format = template.call_format();
+        if !template.supports().tool_calls {
+            println!("{name} prints no calls");
             continue;
-        };
+        }
         n_formats += 1;
         for (calls, content) in cases.iter().flat_map(|calls| [(calls, ""), (calls, "Let me look.")]) {
             let Some((prompt, text)) = turn(&template, content, calls) else { continue };

@@ -1,0 +1,93 @@
+//! Forms of tool calls, and answers that are free until a call begins.
+
+use super::*;
+
+fn text(text: &str) -> Piece {
+    Piece::Text(text.into())
+}
+
+fn json_piece(schema: Value) -> Piece {
+    Piece::Json { schema, strictness: Strictness::Lenient }
+}
+
+fn compiled(form: Piece) -> Compiled {
+    Compiled::new(&environment(), &GrammarSource::Calls { form, schemas: Vec::new() }).expect("it compiles")
+}
+
+fn weather() -> Value {
+    json!({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": false})
+}
+
+#[test]
+fn composed_forms_take_what_they_describe() {
+    let call = Piece::Sequence(vec![
+        text("<tool_call>\n{\"name\": \""),
+        Piece::OneOf(vec![
+            Piece::Sequence(vec![text("get_weather\", \"arguments\": "), json_piece(weather())]),
+            Piece::Sequence(vec![text("ping\", \"arguments\": "), json_piece(json!({"type": "object", "maxProperties": 0}))]),
+        ]),
+        text("}\n</tool_call>"),
+    ]);
+    let next = Piece::Sequence(vec![text("\n"), call.clone()]);
+    let hermes = compiled(Piece::Sequence(vec![call, Piece::Repeated(Box::new(next))]));
+    let one = "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"</tool_call>\"}}\n</tool_call>";
+    assert!(accepts(&hermes, one));
+    assert!(accepts(&hermes, &format!("{one}\n<tool_call>\n{{\"name\": \"ping\", \"arguments\": {{}}}}\n</tool_call>")));
+    for wrong in [one.replace("city", "town"), one.replace("get_weather", "other"), format!("{one} and"), one[1..].to_owned()] {
+        assert!(!accepts(&hermes, &wrong), "{wrong}");
+    }
+
+    let until = |length| Piece::Until { end: "</parameter>".into(), length };
+    let tagged = compiled(Piece::Sequence(vec![
+        text("<function=f>\n<parameter=q>\n"),
+        until((0, None)),
+        Piece::Optional(Box::new(Piece::Sequence(vec![text("\n<parameter=n>\n"), until((1, Some(2)))]))),
+        text("\n</function>"),
+    ]));
+    assert!(accepts(&tagged, "<function=f>\n<parameter=q>\nSELECT a < b </b>\n</parameter>\n</function>"));
+    assert!(accepts(&tagged, "<function=f>\n<parameter=q>\n</parameter>\n<parameter=n>\n12\n</parameter>\n</function>"));
+    assert!(!accepts(&tagged, "<function=f>\n<parameter=q>\n</parameter>\n<parameter=n>\n1234\n</parameter>\n</function>"));
+}
+
+/// The first token that the constraint refuses, or whether the text may end.
+fn follow(constraint: &mut dyn Constraint, text: &str) -> Result<bool, usize> {
+    for (at, byte) in text.bytes().enumerate() {
+        if !allows(&constraint.allowed().expect("no limit"), byte.into()) {
+            return Err(at);
+        }
+        constraint.accept(byte.into()).expect("an allowed token");
+    }
+    Ok(is_complete(&constraint.allowed().expect("no limit")))
+}
+
+#[test]
+fn an_answer_is_free_until_a_call_begins() {
+    let tokenizer: Arc<dyn Tokenizer> = Arc::new(FakeTokenizer::default());
+    let inside = compiled(Piece::Sequence(vec![text("("), json_piece(weather()), text(")")]));
+    let trigger = Arc::new(Trigger::new(Arc::clone(&tokenizer), "aab", false));
+    let start = || trigger.then(inside.start());
+    assert_eq!(follow(&mut *start(), "free text, ab aacb"), Ok(true));
+    assert_eq!(follow(&mut *start(), "x aaab({\"city\": \"Rome\"})"), Ok(true));
+    assert_eq!(follow(&mut *start(), "aab({\"city\""), Ok(false));
+    assert_eq!(follow(&mut *start(), "aab("), Ok(false));
+    assert_eq!(follow(&mut *start(), "aab"), Ok(false));
+    assert_eq!(follow(&mut *start(), "aab x"), Err(3));
+    assert_eq!(follow(&mut *start(), "aab({\"city\": \"Rome\"}) more"), Err(21));
+
+    let mut constraint = start();
+    assert_eq!(follow(&mut *constraint, "aab({"), Ok(false));
+    let mut fork = constraint.fork();
+    constraint.rollback(3).expect("five were accepted");
+    assert_eq!(follow(&mut *constraint, "caab("), Ok(false));
+    assert_eq!(follow(&mut *fork, "\"city\": \"\"})"), Ok(true));
+    assert!(constraint.rollback(100).is_err());
+
+    assert_eq!(follow(&mut *trigger.never(), "ab aa"), Ok(true));
+    assert_eq!(follow(&mut *trigger.never(), "ab aab"), Err(5));
+
+    let first = Arc::new(Trigger::new(tokenizer, "{\"n", true));
+    let start = || first.then(inside.start());
+    assert_eq!(follow(&mut *start(), " \n{\"n({\"city\": \"\"})"), Ok(true));
+    assert_eq!(follow(&mut *start(), "x {\"nothing"), Ok(true));
+    assert_eq!(follow(&mut *start(), "{\"m"), Ok(true));
+}
