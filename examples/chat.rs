@@ -17,7 +17,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 print!("{text}");
                 std::io::stdout().flush()?;
             }
-            ChatEvent::Tokens(_) => {}
+            ChatEvent::Tokens(_)
+            | ChatEvent::CallStart { .. }
+            | ChatEvent::CallArguments(_)
+            | ChatEvent::CallEnd => {}
             ChatEvent::Done(end) => println!("\n[{} tokens]", end.completion.usage.completion_tokens),
         }
     }

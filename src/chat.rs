@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ingle_runtime::catalog::Usecase;
 use ingle_runtime::prompt::{Conversation, Message, Role, TemplateOptions};
-use ingle_runtime::{AnswerOptions, ChatCall, ChatEvent, ChatStream, LoadDefaults, Runtime, RuntimeError};
+use ingle_runtime::{AnswerOptions, ChatCall, ChatEvent, ChatStream, LoadDefaults, Runtime, RuntimeError, ToolUse};
 
 use crate::Setup;
 
@@ -49,6 +49,7 @@ impl ChatModel {
         let call = ChatCall {
             model: Some(self.model.clone()),
             conversation: Conversation { messages: self.messages.clone(), tools: Vec::new() },
+            tool_use: ToolUse::default(),
             template: TemplateOptions::default(),
             options: AnswerOptions { n: 1, ..self.options.clone() },
         };

@@ -30,7 +30,7 @@ pub struct GrammarCache {
     /// Held for a look only, never while something is compiled.
     state: Mutex<State>,
     /// By the text that they wait for; a model has one or two.
-    openings: Mutex<HashMap<String, Arc<Opening>>>,
+    openings: Mutex<HashMap<(String, Option<String>), Arc<Opening>>>,
     /// By the text at which calls begin; a model has one.
     triggers: Mutex<HashMap<(String, bool), Arc<Trigger>>>,
 }
@@ -69,7 +69,7 @@ impl GrammarCache {
         let tokenizer = self.environment.tokenizer()?;
         let mut openings = self.openings.lock().unwrap_or_else(PoisonError::into_inner);
         let make = || Arc::new(Opening::new(Arc::clone(tokenizer), text, opening));
-        Some(Arc::clone(openings.entry(text.to_owned()).or_insert_with(make)))
+        Some(Arc::clone(openings.entry((text.to_owned(), opening.map(str::to_owned))).or_insert_with(make)))
     }
 
     /// What it takes to constrain an answer from `text` on; none for the vocabulary of bytes. Blocks while the vocabulary

@@ -57,6 +57,8 @@ pub enum GrammarSource {
         form: Piece,
         /// The schema of each tool's arguments, by the tool's name; what [`Compiled::validate_call`] looks at.
         schemas: Vec<(String, Value)>,
+        /// What of the schemas the form leaves out, in words.
+        unenforced: Vec<String>,
     },
 }
 
@@ -122,12 +124,19 @@ impl Compiled {
         };
         let compiled: Result<Result<_, Box<dyn std::error::Error>>, _> = catch_unwind(AssertUnwindSafe(compile));
         let compiled = compiled.map_err(|_| refused("the compiler has a fault with it; simplify it".into()))?;
-        let (matcher, unenforced) = compiled.map_err(|error| refused(one_line(&error.to_string())))?;
+        let (matcher, unenforced) = compiled.map_err(|error| match tool_at_fault(environment, source) {
+            Some(reason) => refused(reason),
+            None => refused(one_line(&error.to_string())),
+        })?;
         let validator = match source {
             GrammarSource::JsonSchema { schema, .. } => Some(validator(schema).map_err(refused)?),
             _ => None,
         };
-        let unenforced = unenforced.iter().map(|warning| one_line(warning)).collect();
+        let left_out: &[String] = match source {
+            GrammarSource::Calls { unenforced, .. } => unenforced,
+            _ => &[],
+        };
+        let unenforced = left_out.iter().chain(&unenforced).map(|warning| one_line(warning)).collect();
         let call_validators = match source {
             GrammarSource::Calls { schemas, .. } => composed::validators(schemas)?,
             _ => Vec::new(),
@@ -184,6 +193,20 @@ impl Compiled {
         let (_, validator) = self.call_validators.iter().find(|(name, _)| name == tool)?;
         Some(serde_json::from_str(arguments).is_ok_and(|value: Value| validator.is_valid(&value)))
     }
+}
+
+/// The first of several tools whose schema cannot be enforced, and why.
+fn tool_at_fault(environment: &Arc<Environment>, source: &GrammarSource) -> Option<String> {
+    let GrammarSource::Calls { schemas, .. } = source else { return None };
+    [Strictness::Lenient, Strictness::Strict].into_iter().find_map(|strictness| {
+        schemas.iter().find_map(|(name, schema)| {
+            let alone = GrammarSource::JsonSchema { schema: schema.clone(), strictness };
+            match Compiled::new(environment, &alone) {
+                Err(GrammarError::Refused { reason, .. }) => Some(format!("{name}: {reason}")),
+                Ok(_) | Err(_) => None,
+            }
+        })
+    })
 }
 
 /// As [`Compiled::follow`]. Over a vocabulary of bytes the place is exact, over another it is where a token begins.

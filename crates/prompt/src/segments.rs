@@ -38,6 +38,11 @@ impl ControlTokens {
         self.spellings.iter().any(|known| known == spelling)
     }
 
+    /// Is one of them spelled somewhere in `text`?
+    pub fn occur_in(&self, text: &str) -> bool {
+        self.finder.as_ref().is_some_and(|finder| finder.is_match(text))
+    }
+
     /// Cuts `text` so that exactly the control tokens that its template wrote, character for character, may be parsed.
     ///
     /// Everything between two of them is one plain segment, template text and client text together, so that the tokenizer

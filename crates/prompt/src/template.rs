@@ -85,6 +85,11 @@ impl ChatTemplate {
         &self.call_format
     }
 
+    /// Are control tokens among the marks of its tool calls? A text in which they are hidden has no calls then.
+    pub fn calls_hold_control_tokens(&self) -> bool {
+        self.call_format.marks().any(|mark| self.vocabulary.control_tokens.occur_in(mark))
+    }
+
     pub(crate) fn control_tokens(&self) -> &ControlTokens {
         &self.vocabulary.control_tokens
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_core::Stream;
 use ingle_engine::{AnswerToken, Completion, Generation, GenerationEvent};
 use ingle_grammar::Compiled;
-use ingle_prompt::{ReasoningDelta, ReasoningSplitter};
+use ingle_prompt::{AnswerDelta, AnswerParser};
 
 use crate::{Lease, RuntimeError};
 
@@ -68,6 +68,15 @@ pub enum ChatEvent {
     Content(String),
     /// Text of the reasoning before it.
     Reasoning(String),
+    /// A tool call begins; the calls of an answer come one after the other.
+    CallStart {
+        /// Name of the function.
+        name: String,
+    },
+    /// More of the JSON text of the arguments of the call that has begun.
+    CallArguments(String),
+    /// The call is whole.
+    CallEnd,
     /// Tokens with their log-probabilities, when these were asked for; the text they make up comes in the same order.
     Tokens(Vec<AnswerToken>),
     /// The end; nothing follows.
@@ -81,22 +90,30 @@ pub struct ChatCompletion {
     pub completion: Completion,
     /// Tokens spent on reasoning.
     pub reasoning_tokens: usize,
+    /// Tool calls that have begun.
+    pub n_calls: usize,
+    /// The last of them is not whole.
+    pub is_cut: bool,
 }
 
 /// One chat answer as it is made.
 #[derive(Debug)]
 pub struct ChatStream {
     text: TextStream,
-    splitter: ReasoningSplitter,
+    parser: AnswerParser,
     wants_tokens: bool,
     reasoning_tokens: usize,
+    n_calls: usize,
+    /// In a call that is not whole.
+    in_call: bool,
     /// Events made but not yet yielded.
     ready: std::collections::VecDeque<ChatEvent>,
 }
 
 impl ChatStream {
-    pub(crate) fn new(text: TextStream, splitter: ReasoningSplitter, wants_tokens: bool) -> Self {
-        Self { text, splitter, wants_tokens, reasoning_tokens: 0, ready: std::collections::VecDeque::new() }
+    pub(crate) fn new(text: TextStream, parser: AnswerParser, wants_tokens: bool) -> Self {
+        let ready = std::collections::VecDeque::new();
+        Self { text, parser, wants_tokens, reasoning_tokens: 0, n_calls: 0, in_call: false, ready }
     }
 
     /// Name of the model that answers.
@@ -122,23 +139,42 @@ impl ChatStream {
     fn receive(&mut self, event: GenerationEvent) {
         match event {
             GenerationEvent::Piece(piece) => {
-                let deltas = self.splitter.push(&piece.text);
+                let deltas = self.parser.push(&piece.text);
                 let reasons = match deltas.last() {
-                    Some(delta) => matches!(delta, ReasoningDelta::Reasoning(_)),
-                    None => self.splitter.is_reasoning(),
+                    Some(delta) => matches!(delta, AnswerDelta::Reasoning(_)),
+                    None => self.parser.is_reasoning(),
                 };
                 self.reasoning_tokens += if reasons { piece.tokens.len() } else { 0 };
-                if self.wants_tokens && !reasons && !piece.tokens.is_empty() {
+                let calls = self.in_call || matches!(deltas.last(), Some(AnswerDelta::CallStart { .. }));
+                if self.wants_tokens && !reasons && !calls && !piece.tokens.is_empty() {
                     self.ready.push_back(ChatEvent::Tokens(piece.tokens));
                 }
-                self.ready.extend(deltas.into_iter().map(ChatEvent::from));
+                self.take(deltas);
             }
             GenerationEvent::Done(completion) => {
-                let rest = self.splitter.finish();
-                self.ready.extend(rest.into_iter().map(ChatEvent::from));
-                let done = ChatCompletion { completion, reasoning_tokens: self.reasoning_tokens };
-                self.ready.push_back(ChatEvent::Done(done));
+                let rest = self.parser.finish();
+                self.take(rest);
+                self.ready.push_back(ChatEvent::Done(ChatCompletion {
+                    completion,
+                    reasoning_tokens: self.reasoning_tokens,
+                    n_calls: self.n_calls,
+                    is_cut: self.in_call,
+                }));
             }
+        }
+    }
+
+    fn take(&mut self, deltas: Vec<AnswerDelta>) {
+        for delta in deltas {
+            match &delta {
+                AnswerDelta::CallStart { .. } => {
+                    self.n_calls += 1;
+                    self.in_call = true;
+                }
+                AnswerDelta::CallEnd => self.in_call = false,
+                AnswerDelta::Text(_) | AnswerDelta::Reasoning(_) | AnswerDelta::CallArguments(_) => {}
+            }
+            self.ready.push_back(ChatEvent::from(delta));
         }
     }
 
@@ -156,11 +192,14 @@ impl ChatStream {
     }
 }
 
-impl From<ReasoningDelta> for ChatEvent {
-    fn from(delta: ReasoningDelta) -> Self {
+impl From<AnswerDelta> for ChatEvent {
+    fn from(delta: AnswerDelta) -> Self {
         match delta {
-            ReasoningDelta::Text(text) => Self::Content(text),
-            ReasoningDelta::Reasoning(text) => Self::Reasoning(text),
+            AnswerDelta::Text(text) => Self::Content(text),
+            AnswerDelta::Reasoning(text) => Self::Reasoning(text),
+            AnswerDelta::CallStart { name } => Self::CallStart { name },
+            AnswerDelta::CallArguments(text) => Self::CallArguments(text),
+            AnswerDelta::CallEnd => Self::CallEnd,
         }
     }
 }

@@ -1,14 +1,17 @@
 //! Chat: from a conversation to streams of answers.
 
+use std::sync::Arc;
+
 use ingle_catalog::Usecase;
 use ingle_engine::{ControlTokens, TextModel, TokenKind};
 use ingle_prompt::{
-    ChatTemplate, ControlTokens as ControlSpellings, Conversation, PromptError, ReasoningFormat, ReasoningSplitter,
+    AnswerParser, ChatTemplate, ControlTokens as ControlSpellings, Conversation, PromptError, ReasoningFormat,
     TemplateOptions, TemplateVocabulary,
 };
 
 use crate::complete::{generation_request, repeat, tokenize_prompt};
-use crate::{AnswerOptions, ChatStream, Lease, Runtime, RuntimeError, grammar};
+use crate::tools::{Held, Plan, ToolUse, offered};
+use crate::{AnswerOptions, ChatStream, Lease, Runtime, RuntimeError};
 
 /// A conversation to answer.
 #[derive(Debug, Clone)]
@@ -17,6 +20,8 @@ pub struct ChatCall {
     pub model: Option<String>,
     /// Messages and tools.
     pub conversation: Conversation,
+    /// Whether the tools may or must be called.
+    pub tool_use: ToolUse,
     /// What the template is told; an absent time is now.
     pub template: TemplateOptions,
     /// How to answer.
@@ -35,20 +40,28 @@ impl Runtime {
         let template = template_of(&lease)?;
         let now = call.template.now.or_else(|| Some(chrono::Local::now().naive_local()));
         let options = TemplateOptions { now, ..call.template };
-        let rendered = template.render(&call.conversation, &options)?;
+        let tools = call.conversation.tools.clone();
+        let conversation = offered(call.conversation, &call.tool_use);
+        let rendered = template.render(&conversation, &options)?;
         let prompt = tokenize_prompt(model, &rendered.segments)?;
         let format = ReasoningFormat::detect(template.source(), &rendered.text());
         let mut request = generation_request(model, lease.config(), prompt, &call.options)?;
-        if format == ReasoningFormat::Harmony {
+        let may_call = !conversation.tools.is_empty();
+        if format == ReasoningFormat::Harmony || (may_call && template.calls_hold_control_tokens()) {
             request.control_tokens = ControlTokens::Show;
         }
-        let form = grammar::form(&lease, &call.options)?;
-        request.constraint = grammar::constraint(&lease, form.as_ref(), format)?;
+        let plan = Plan { format: template.call_format(), reasoning: format, tools: &tools, tool_use: &call.tool_use };
+        let Held { form, constraint } = plan.hold(&lease, call.options.grammar.as_ref())?;
+        request.constraint = constraint;
+        let parser = match may_call {
+            true => AnswerParser::with_calls(format, Arc::clone(template.call_format()), tools.into()),
+            false => AnswerParser::new(format),
+        };
         let wants_tokens = call.options.top_logprobs.is_some();
         let generations = model.submit_all(repeat(request, call.options.n)?)?;
         let stream = |generation| {
             let text = crate::TextStream::new(generation, lease.clone(), form.clone());
-            ChatStream::new(text, ReasoningSplitter::new(format), wants_tokens)
+            ChatStream::new(text, parser.clone(), wants_tokens)
         };
         Ok(generations.into_iter().map(stream).collect())
     }

@@ -2,10 +2,8 @@
 
 use ingle_catalog::{ModelConfig, Usecase};
 use ingle_engine::{
-    ControlTokens, EndOfGeneration, EngineError, GenerationRequest, Segment, Surround, TextModel, TokenId,
+    ConstraintHandle, ControlTokens, EndOfGeneration, EngineError, GenerationRequest, Segment, Surround, TextModel, TokenId,
 };
-
-use ingle_prompt::ReasoningFormat;
 
 use crate::options::sampling_params;
 use crate::{AnswerOptions, Runtime, RuntimeError, TextStream, grammar};
@@ -50,7 +48,7 @@ impl Runtime {
         };
         let mut request = generation_request(model, lease.config(), prompt, &call.options)?;
         let form = grammar::form(&lease, &call.options)?;
-        request.constraint = grammar::constraint(&lease, form.as_ref(), ReasoningFormat::None)?;
+        request.constraint = form.as_ref().map(|form| ConstraintHandle(form.start()));
         let generations = model.submit_all(repeat(request, call.options.n)?)?;
         let stream = |generation| TextStream::new(generation, lease.clone(), form.clone());
         Ok(generations.into_iter().map(stream).collect())

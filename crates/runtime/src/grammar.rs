@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ingle_engine::ConstraintHandle;
+use ingle_engine::{Constraint, ConstraintHandle};
 use ingle_grammar::{Compiled, Environment, GrammarCache, GrammarError};
 use ingle_prompt::ReasoningFormat;
 
@@ -14,25 +14,30 @@ pub(crate) fn form(lease: &Lease, options: &AnswerOptions) -> Result<Option<Arc<
     Ok(Some(grammars(lease)?.get(source)?))
 }
 
-/// The constraint of an answer of this form; a model that reasons first is constrained behind its reasoning.
-pub(crate) fn constraint(
+/// `constraint` for a model that reasons first: it begins behind the reasoning.
+pub(crate) fn behind_reasoning(
     lease: &Lease,
-    form: Option<&Arc<Compiled>>,
+    constraint: Box<dyn Constraint>,
     format: ReasoningFormat,
-) -> Result<Option<ConstraintHandle>, RuntimeError> {
-    let Some(form) = form else { return Ok(None) };
-    let opening = match format.answer_begins_behind() {
-        Some(text) => grammars(lease)?.opening(text),
-        None => None,
+) -> Result<ConstraintHandle, RuntimeError> {
+    let grammars = grammars(lease)?;
+    let constraint = match (format, format.answer_begins_behind()) {
+        (_, Some(text)) => match grammars.opening(text, None) {
+            Some(opening) => opening.then(constraint),
+            None => constraint,
+        },
+        // The model decides whether it opens its reasoning.
+        (ReasoningFormat::Tags { open, close, .. }, None) => match grammars.opening(close, Some(open)) {
+            Some(opening) => opening.then_or_at_once(constraint),
+            None => constraint,
+        },
+        (ReasoningFormat::None | ReasoningFormat::Harmony, None) => constraint,
     };
-    Ok(Some(ConstraintHandle(match opening {
-        Some(opening) => opening.then(form.start()),
-        None => form.start(),
-    })))
+    Ok(ConstraintHandle(constraint))
 }
 
 /// The grammars of the model; its vocabulary is prepared at first use.
-fn grammars(lease: &Lease) -> Result<&GrammarCache, RuntimeError> {
+pub(crate) fn grammars(lease: &Lease) -> Result<&GrammarCache, RuntimeError> {
     let tokenizer = lease.text()?.tokenizer();
     let prepare = || -> Result<GrammarCache, GrammarError> {
         Ok(GrammarCache::new(Arc::new(Environment::new(Arc::clone(tokenizer))?)))

@@ -15,6 +15,7 @@ mod manager;
 mod options;
 mod runtime;
 mod status;
+mod tools;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,7 @@ pub use manager::Lease;
 pub use options::{AnswerOptions, LoadDefaults, SamplingOverrides, TokenWindow};
 pub use runtime::{Runtime, RuntimeConfig};
 pub use status::{LoadedModel, ModelState, Readiness};
+pub use tools::{ToolCallCount, ToolChoice, ToolUse};
 
 pub use ingle_catalog as catalog;
 pub use ingle_engine::{

@@ -73,6 +73,7 @@ fn call(model: &str, text: &str) -> ChatCall {
     ChatCall {
         model: Some(model.into()),
         conversation: Conversation { messages: vec![Message::text(Role::User, text)], tools: Vec::new() },
+        tool_use: ToolUse::default(),
         template: TemplateOptions::default(),
         options: AnswerOptions { max_tokens: Some(20), ..AnswerOptions::default() },
     }
@@ -84,7 +85,9 @@ fn read(mut stream: ChatStream) -> (String, String, ChatCompletion) {
         match stream.wait_next().expect("a stream ends with Done").expect("the answer does not fail") {
             ChatEvent::Content(text) => content += &text,
             ChatEvent::Reasoning(text) => reasoning += &text,
-            ChatEvent::Tokens(_) => {}
+            ChatEvent::Tokens(_) | ChatEvent::CallEnd => {}
+            ChatEvent::CallStart { name } => content += &format!("[{name}]"),
+            ChatEvent::CallArguments(text) => content += &text,
             ChatEvent::Done(completion) => return (content, reasoning, completion),
         }
     }

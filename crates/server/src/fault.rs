@@ -100,6 +100,7 @@ fn of_grammar(error: &GrammarError, message: String) -> ApiError {
             "GBNF grammar" => "grammar",
             "regular expression" => "regex",
             "Lark grammar" => "lark",
+            "JSON schema of a tool" => "tools",
             _ => "response_format",
         },
         GrammarError::Vocabulary { .. } => "model",

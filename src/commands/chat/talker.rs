@@ -9,7 +9,7 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 use ingle::catalog::Usecase;
 use ingle::prompt::{ContentPart, Conversation, Message, Role, TemplateOptions};
-use ingle::{AnswerOptions, ChatCall, ChatCompletion, ChatEvent, Runtime, SamplingOverrides, Setup};
+use ingle::{AnswerOptions, ChatCall, ChatCompletion, ChatEvent, Runtime, SamplingOverrides, Setup, ToolUse};
 use ingle_api::client::Client;
 use ingle_api::openai;
 
@@ -99,6 +99,7 @@ impl Talker {
                 let call = ChatCall {
                     model: Some(model.clone()),
                     conversation: Conversation { messages, tools: Vec::new() },
+                    tool_use: ToolUse::default(),
                     template: TemplateOptions::default(),
                     options: (**options).clone(),
                 };
@@ -161,7 +162,8 @@ fn part(event: ChatEvent) -> Option<Part> {
     match event {
         ChatEvent::Content(text) => Some(Part::Text(text)),
         ChatEvent::Reasoning(text) => Some(Part::Reasoning(text)),
-        ChatEvent::Tokens(_) => None,
+        // A conversation in the terminal offers no tools.
+        ChatEvent::Tokens(_) | ChatEvent::CallStart { .. } | ChatEvent::CallArguments(_) | ChatEvent::CallEnd => None,
         ChatEvent::Done(ChatCompletion { completion, .. }) => Some(Part::End(Totals {
             prompt_tokens: completion.usage.prompt_tokens as u64,
             cached_tokens: completion.usage.cached_tokens as u64,

@@ -11,7 +11,7 @@ fn json_piece(schema: Value) -> Piece {
 }
 
 fn compiled(form: Piece) -> Compiled {
-    Compiled::new(&environment(), &GrammarSource::Calls { form, schemas: Vec::new() }).expect("it compiles")
+    Compiled::new(&environment(), &GrammarSource::Calls { form, schemas: Vec::new(), unenforced: Vec::new() }).expect("it compiles")
 }
 
 fn weather() -> Value {

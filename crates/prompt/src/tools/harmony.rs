@@ -4,7 +4,7 @@
 //! header. `analysis` is reasoning, what is addressed to `functions.NAME` is a call, all else is text.
 
 use super::parser::AnswerDelta;
-use super::scan::{first_of, partial};
+use super::scan::{JsonScan, first_of, partial};
 
 const CHANNEL: &str = "<|channel|>";
 const MESSAGE: &str = "<|message|>";
@@ -37,6 +37,10 @@ pub(super) struct HarmonyParser {
     state: State,
     held: String,
     ends: Vec<String>,
+    /// Looks for the end of a call's arguments.
+    arguments: JsonScan,
+    /// The arguments of this call are whole.
+    is_whole: bool,
     /// Has this body shown a character yet?
     begun: bool,
     has_text: bool,
@@ -45,7 +49,8 @@ pub(super) struct HarmonyParser {
 impl HarmonyParser {
     pub fn new() -> Self {
         let ends = BODY_ENDS.map(String::from).to_vec();
-        Self { state: State::Start, held: String::new(), ends, begun: false, has_text: false }
+        let (state, held, arguments) = (State::Start, String::new(), JsonScan::default());
+        Self { state, held, ends, arguments, is_whole: false, begun: false, has_text: false }
     }
 
     pub fn is_reasoning(&self) -> bool {
@@ -66,7 +71,12 @@ impl HarmonyParser {
         match self.state {
             State::Start => self.emit(Body::Text, &held, &mut out),
             State::Header => {}
-            State::Body(body) => self.emit(body, held.trim_end(), &mut out),
+            State::Body(body) => {
+                self.emit(body, held.trim_end(), &mut out);
+                if body == Body::Call && self.is_whole {
+                    out.push(AnswerDelta::CallEnd);
+                }
+            }
         }
         out
     }
@@ -103,6 +113,7 @@ impl HarmonyParser {
         let kind = match addressee {
             Some(addressee) => match addressee.strip_prefix("functions.") {
                 Some(name) => {
+                    (self.arguments, self.is_whole) = (JsonScan::default(), false);
                     out.push(AnswerDelta::CallStart { name: name.to_owned() });
                     Body::Call
                 }
@@ -144,6 +155,9 @@ impl HarmonyParser {
         let text = if self.begun { text } else { text.trim_start() };
         if text.is_empty() || body == Body::Other {
             return;
+        }
+        if body == Body::Call && self.arguments.end(text).is_some() {
+            self.is_whole = true;
         }
         // Several messages to the reader are paragraphs of one.
         let gap = if !self.begun && body == Body::Text && self.has_text { "\n\n" } else { "" };

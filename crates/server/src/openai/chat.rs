@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use futures_util::future::try_join_all;
 use ingle_api::openai::{
     AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, ChatDelta, ChatLogprobs, ChatRequest,
-    FinishReason, FormReport, Role, Usage,
+    FinishReason, FormReport, Role, ToolCall, Usage,
 };
 use ingle_runtime::catalog::Usecase;
 use ingle_runtime::{AnswerToken, ChatCall, ChatEvent, ChatStream, Compiled};
@@ -20,6 +20,7 @@ use super::drive::{Encode, frames, select};
 use super::form;
 use super::logprobs::Vocabulary;
 use super::params::{answer_options, chat_logprobs};
+use super::tools::{self, CallStyle, Offer};
 use super::usage::{Bill, SharesPrompt, finished};
 use super::{Identity, StreamUsage, Timing, finish_reason};
 use crate::aside::{aside, named};
@@ -37,6 +38,7 @@ struct Shape {
     logprobs: bool,
     timing: Timing,
     usage: StreamUsage,
+    style: CallStyle,
 }
 
 /// `POST /v1/chat/completions`
@@ -47,15 +49,23 @@ pub(crate) async fn chat(
 ) -> Result<Response, ApiError> {
     let logprobs = chat_logprobs(request.logprobs, request.top_logprobs)?;
     let model = named(request.model.clone());
-    let (options, ignored) = answer_options(request.sampling(), request.max_completion_tokens, logprobs)?;
+    let offer = Offer::of(&request)?;
+    let fields = request.sampling();
+    let (mut asked, mut ignored) = form::asked_for(&fields)?;
+    if offer.is_open() {
+        asked = form::beside_tools(asked, &mut ignored, offer.is_forced());
+    }
+    let options = answer_options(fields, request.max_completion_tokens, logprobs, asked)?;
+    let style = offer.style;
     let call = ChatCall {
         model: model.clone(),
-        conversation: conversation(&request)?,
+        conversation: conversation(&request, offer.tools)?,
+        tool_use: offer.tool_use,
         template: template_options(&request),
         options,
     };
-    let shape =
-        Shape { logprobs: logprobs.is_some(), timing: Timing::from(&headers), usage: request.stream_options.into() };
+    let (timing, usage) = (Timing::from(&headers), request.stream_options.into());
+    let shape = Shape { logprobs: logprobs.is_some(), timing, usage, style };
     let runtime = state.runtime().clone();
     let started = async {
         // Loading is waited for here; what follows is work.
@@ -92,7 +102,7 @@ async fn whole(
     for (idx, Ended { model, message, logprobs, end, report: one }) in ended.into_iter().enumerate() {
         state.metrics().record_answer(&finished(&model, &end.completion));
         bill.add(&end.completion, end.reasoning_tokens, SharesPrompt::of(idx, n));
-        let finish_reason = Some(finish_reason(end.completion.reason));
+        let finish_reason = Some(reason(&end, shape.style));
         report = form::both(report, one);
         choices.push(ChatChoice { index: idx as u32, message, logprobs, finish_reason });
     }
@@ -113,32 +123,56 @@ struct Ended {
 
 async fn collect(mut answer: ChatStream, shape: Shape) -> Result<Ended, ApiError> {
     let (mut content, mut reasoning, mut tokens) = (String::new(), String::new(), Vec::new());
+    let mut calls: Vec<ToolCall> = Vec::new();
     while let Some(event) = answer.next().await {
         match event? {
             ChatEvent::Content(text) => content.push_str(&text),
             ChatEvent::Reasoning(text) => reasoning.push_str(&text),
             ChatEvent::Tokens(more) => tokens.extend(more),
+            ChatEvent::CallStart { name } => calls.push(tools::call(name)),
+            ChatEvent::CallArguments(text) => calls.iter_mut().last().into_iter().for_each(|call| {
+                call.function.arguments.push_str(&text);
+            }),
+            ChatEvent::CallEnd => {}
             ChatEvent::Done(end) => {
                 let logprobs = shape.logprobs.then(|| Vocabulary::new(answer.lease()).chat(&tokens));
                 let model = answer.model().to_owned();
-                let report = form::report(answer.form(), &content);
-                return Ok(Ended { model, message: message(content, reasoning), logprobs, end, report });
+                let said = calls.iter().map(|call| (call.function.name.as_str(), call.function.arguments.as_str()));
+                let report = form::report_with_calls(answer.form(), &content, said);
+                let message = message(content, reasoning, calls, shape.style);
+                return Ok(Ended { model, message, logprobs, end, report });
             }
         }
     }
     Err(ApiError::internal("the answer ended without an end; this is a bug"))
 }
 
-fn message(content: String, reasoning: String) -> AssistantMessage {
+/// Why an answer ended: calls are what its client acts on, unless the last is cut off.
+fn reason(end: &ingle_runtime::ChatCompletion, style: CallStyle) -> FinishReason {
+    match (end.n_calls, end.is_cut, style) {
+        (0, _, _) => finish_reason(end.completion.reason),
+        (_, true, _) => FinishReason::Length,
+        (_, false, CallStyle::Tools) => FinishReason::ToolCalls,
+        (_, false, CallStyle::Function) => FinishReason::FunctionCall,
+    }
+}
+
+fn message(content: String, reasoning: String, mut calls: Vec<ToolCall>, style: CallStyle) -> AssistantMessage {
     let reasoning = (!reasoning.is_empty()).then_some(reasoning);
+    let content = (calls.is_empty() || !content.is_empty()).then_some(content);
+    let function_call = match style {
+        CallStyle::Function if !calls.is_empty() => Some(calls.swap_remove(0).function),
+        CallStyle::Function | CallStyle::Tools => None,
+    };
+    let tool_calls = if style == CallStyle::Tools { calls } else { Vec::new() };
     AssistantMessage {
         role: Role::Assistant,
-        content: Some(content),
+        content,
         reasoning_content: reasoning.clone(),
         reasoning,
         refusal: None,
-        tool_calls: Vec::new(),
-        function_call: None,
+        tool_calls,
+        function_call,
     }
 }
 
@@ -160,6 +194,8 @@ struct Chunks {
 struct Progress {
     /// All its text, kept where it is to be checked at the end.
     content: String,
+    /// Names and arguments of its calls; the arguments only where they are to be checked.
+    calls: Vec<(String, String)>,
     /// Its first frame is out.
     has_begun: bool,
     /// Tokens whose text has not come yet.
@@ -199,7 +235,9 @@ impl Chunks {
         let choice = ChatChunkChoice { index: idx as u32, delta, logprobs, finish_reason };
         let mut chunk = self.chunk(vec![choice], usage);
         if is_last {
-            chunk.ingle = form::report(self.form.as_ref(), &self.answers[idx].content);
+            let Progress { content, calls, .. } = &self.answers[idx];
+            let said = calls.iter().map(|(name, arguments)| (name.as_str(), arguments.as_str()));
+            chunk.ingle = form::report_with_calls(self.form.as_ref(), content, said);
         }
         sse::write_frame(out, &chunk);
     }
@@ -228,6 +266,24 @@ impl Chunks {
     }
 }
 
+impl Chunks {
+    fn call_start(&mut self, idx: usize, name: String, out: &mut BytesMut) {
+        let calls = &mut self.answers[idx].calls;
+        let delta = tools::start_delta(self.shape.style, calls.len() as u32, name.clone());
+        calls.push((name, String::new()));
+        self.write(idx, delta, None, None, out);
+    }
+
+    fn call_arguments(&mut self, idx: usize, text: String, out: &mut BytesMut) {
+        let calls = &mut self.answers[idx].calls;
+        let place = calls.len().saturating_sub(1) as u32;
+        if let Some((_, arguments)) = calls.last_mut().filter(|_| self.form.is_some()) {
+            arguments.push_str(&text);
+        }
+        self.write(idx, tools::arguments_delta(self.shape.style, place, text), None, None, out);
+    }
+}
+
 impl Encode for Chunks {
     type Event = ChatEvent;
 
@@ -237,6 +293,9 @@ impl Encode for Chunks {
             ChatEvent::Tokens(tokens) => self.answers[idx].tokens.extend(tokens),
             ChatEvent::Content(text) if text.is_empty() => {}
             ChatEvent::Content(text) => self.content(idx, text, out),
+            ChatEvent::CallStart { name } => self.call_start(idx, name, out),
+            ChatEvent::CallArguments(text) => self.call_arguments(idx, text, out),
+            ChatEvent::CallEnd => {}
             ChatEvent::Reasoning(text) => {
                 let delta =
                     ChatDelta { reasoning_content: Some(text.clone()), reasoning: Some(text), ..ChatDelta::default() };
@@ -246,7 +305,7 @@ impl Encode for Chunks {
                 self.state.metrics().record_answer(&finished(&self.model, &end.completion));
                 self.bill.add(&end.completion, end.reasoning_tokens, SharesPrompt::of(idx, self.answers.len()));
                 let logprobs = self.take_logprobs(idx);
-                let reason = finish_reason(end.completion.reason);
+                let reason = reason(&end, self.shape.style);
                 self.write(idx, ChatDelta::default(), logprobs, Some(reason), out);
             }
         }

@@ -62,7 +62,9 @@ struct Shape {
 
 async fn answer(state: &ServerState, headers: &HeaderMap, request: CompletionRequest) -> Result<Response, ApiError> {
     let logprobs = completion_logprobs(request.logprobs)?;
-    let (options, ignored) = answer_options(request.sampling(), request.max_completion_tokens, logprobs)?;
+    let fields = request.sampling();
+    let (asked, ignored) = form::asked_for(&fields)?;
+    let options = answer_options(fields, request.max_completion_tokens, logprobs, asked)?;
     refuse(&request, options.n, logprobs)?;
     let shape = Shape {
         n: options.n,

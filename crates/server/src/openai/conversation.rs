@@ -1,10 +1,7 @@
-//! From the messages and tools of a request to the conversation that a prompt is made of.
-use ingle_api::openai::{
-    ChatMessage, ChatRequest, Content, ContentPart, FunctionCallChoice, FunctionDefinition, Role, Tool, ToolCall,
-    ToolChoice,
-};
+//! From the messages of a request to the conversation that a prompt is made of.
+use ingle_api::openai::{ChatMessage, ChatRequest, Content, ContentPart, Role, ToolCall};
 use ingle_runtime::prompt::{self, Conversation, Message, PromptEnding, TemplateOptions, ToolArguments};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::error::ApiError;
 
@@ -14,13 +11,13 @@ const RESERVED_METADATA: [&str; 4] = ["mcp_servers", "mcp_prompt", "mcp_resource
 /// The conversation of a request.
 ///
 /// # Errors
-/// Names the message that cannot be honoured, or the tool choice.
-pub(super) fn conversation(request: &ChatRequest) -> Result<Conversation, ApiError> {
+/// Names the message that cannot be honoured.
+pub(super) fn conversation(request: &ChatRequest, tools: Vec<prompt::Tool>) -> Result<Conversation, ApiError> {
     if request.messages.is_empty() {
         return Err(ApiError::invalid_value("messages", "`messages` is empty; send at least one message"));
     }
     let messages = request.messages.iter().enumerate().map(|(idx, message)| self::message(idx, message));
-    Ok(Conversation { messages: messages.collect::<Result<_, _>>()?, tools: tools(request)? })
+    Ok(Conversation { messages: messages.collect::<Result<_, _>>()?, tools })
 }
 
 fn message(idx: usize, message: &ChatMessage) -> Result<Message, ApiError> {
@@ -85,53 +82,6 @@ fn tool_call(call: &ToolCall) -> prompt::ToolCall {
         id: call.id.clone().unwrap_or_default(),
         name: call.function.name.clone(),
         arguments: ToolArguments::from_text(&call.function.arguments),
-    }
-}
-
-/// The tools on offer, after the choice was looked at.
-fn tools(request: &ChatRequest) -> Result<Vec<prompt::Tool>, ApiError> {
-    let old_form = request.functions.iter().flatten().cloned().map(Tool::new);
-    let offered: Vec<Tool> = request.tools.iter().flatten().cloned().chain(old_form).collect();
-    let known = |param: &str, name: &str| -> Result<(), ApiError> {
-        if offered.iter().any(|tool| tool.function.name == name) {
-            return Ok(());
-        }
-        Err(ApiError::invalid_value(param, format!("`{param}` names {name:?}, which is not among the tools")))
-    };
-    match &request.function_call {
-        Some(FunctionCallChoice::Function(name)) => {
-            known("function_call", name)?;
-            return Err(forced("function_call"));
-        }
-        Some(FunctionCallChoice::None | FunctionCallChoice::Auto) | None => {}
-    }
-    match &request.tool_choice {
-        Some(ToolChoice::Required) => Err(forced("tool_choice")),
-        Some(ToolChoice::Function(name)) => known("tool_choice", name).and(Err(forced("tool_choice"))),
-        Some(ToolChoice::Allowed { required, names }) => {
-            names.iter().try_for_each(|name| known("tool_choice", name))?;
-            if *required {
-                return Err(forced("tool_choice"));
-            }
-            Ok(offered.into_iter().filter(|tool| names.contains(&tool.function.name)).map(tool).collect())
-        }
-        Some(ToolChoice::None | ToolChoice::Auto) | None => Ok(offered.into_iter().map(tool).collect()),
-    }
-}
-
-fn forced(param: &str) -> ApiError {
-    let message = format!("`{param}` forces a call, which needs constrained output; this version takes auto and none");
-    ApiError::unsupported(param, message)
-}
-
-fn tool(tool: Tool) -> prompt::Tool {
-    let FunctionDefinition { name, description, parameters, strict } = tool.function;
-    prompt::Tool {
-        name,
-        description,
-        parameters: parameters.unwrap_or_else(|| json!({"type": "object", "properties": {}})),
-        strict: strict.unwrap_or(false),
-        raw: tool.raw,
     }
 }
 

@@ -9,6 +9,9 @@ use serde_json::{Map, Value, json};
 
 use crate::error::ApiError;
 
+/// The form that goes first, and the parameter that asks for it.
+pub(crate) type Asked = Option<(&'static str, GrammarSource)>;
+
 /// Parameters that asked for another form and were not followed.
 pub(crate) type Ignored = Vec<&'static str>;
 
@@ -19,7 +22,7 @@ const UNENFORCED: HeaderName = HeaderName::from_static("x-ingle-unenforced");
 ///
 /// # Errors
 /// Names a parameter that is no form.
-pub(crate) fn asked_for(fields: &SamplingFields) -> Result<(Option<GrammarSource>, Ignored), ApiError> {
+pub(crate) fn asked_for(fields: &SamplingFields) -> Result<(Asked, Ignored), ApiError> {
     let lenient = |schema: &Value| schema_source(schema, Strictness::Lenient);
     let format = match &fields.response_format {
         Some(ResponseFormat::JsonObject { schema: None }) => Some(GrammarSource::JsonObject),
@@ -41,9 +44,20 @@ pub(crate) fn asked_for(fields: &SamplingFields) -> Result<(Option<GrammarSource
         ("lark", text(&fields.lark).map(GrammarSource::Lark)),
     ];
     let mut asked = asked.into_iter().filter_map(|(param, source)| Some((param, source?)));
-    let Some((_, source)) = asked.next() else { return Ok((None, Vec::new())) };
+    let Some((param, source)) = asked.next() else { return Ok((None, Vec::new())) };
     let ignored = asked.filter(|(_, other)| *other != source).map(|(param, _)| param).collect();
-    Ok((Some(source), ignored))
+    Ok((Some((param, source)), ignored))
+}
+
+/// What is left of the form where tools are on offer. A schema says what the answer is where none is called, so both are
+/// followed; where one must be called, and for any other grammar, the tools go first.
+pub(crate) fn beside_tools(asked: Asked, ignored: &mut Ignored, must_call: bool) -> Asked {
+    let (param, source) = asked?;
+    if !must_call && (param == "response_format" || param == "json_schema") {
+        return Some((param, source));
+    }
+    ignored.insert(0, param);
+    None
 }
 
 fn schema_source(schema: &Value, strictness: Strictness) -> GrammarSource {
@@ -105,6 +119,23 @@ pub(crate) fn with_headers(mut response: Response, headers: HeaderMap) -> Respon
 pub(crate) fn report(form: Option<&Arc<Compiled>>, answer: &str) -> Option<FormReport> {
     let form = form.filter(|form| !form.unenforced().is_empty())?;
     form.validate(answer).map(|schema_valid| FormReport { schema_valid })
+}
+
+/// As [`report`], of an answer with calls, names and arguments: each has a schema of its own.
+pub(crate) fn report_with_calls<'c>(
+    form: Option<&Arc<Compiled>>,
+    answer: &str,
+    calls: impl Iterator<Item = (&'c str, &'c str)>,
+) -> Option<FormReport> {
+    let checks = |form: &&Arc<Compiled>| !form.unenforced().is_empty();
+    let calls: Vec<bool> = form
+        .filter(checks)
+        .map(|form| calls.filter_map(|(name, arguments)| form.validate_call(name, arguments)).collect())
+        .unwrap_or_default();
+    match calls.is_empty() {
+        true => report(form, answer),
+        false => Some(FormReport { schema_valid: calls.into_iter().all(|is_valid| is_valid) }),
+    }
 }
 
 /// The report on several answers.

@@ -7,6 +7,7 @@ mod form;
 mod logprobs;
 pub(crate) mod models;
 mod params;
+mod tools;
 mod usage;
 
 pub(crate) use chat::chat;

@@ -2,7 +2,7 @@
 use ingle_api::openai::{LogprobsRequest, SamplingFields};
 use ingle_runtime::{AnswerOptions, PrefixReuse, SamplingOverrides, TokenWindow};
 
-use super::form::{self, Ignored};
+use super::form::Asked;
 use crate::error::ApiError;
 
 /// Most answers one request may ask for.
@@ -28,8 +28,8 @@ pub(crate) fn answer_options(
     fields: SamplingFields,
     max_completion_tokens: Option<i64>,
     top_logprobs: Option<u32>,
-) -> Result<(AnswerOptions, Ignored), ApiError> {
-    let (grammar, ignored) = form::asked_for(&fields)?;
+    asked: Asked,
+) -> Result<AnswerOptions, ApiError> {
     let sampling = overrides(&fields)?;
     let max_tokens = match max_completion_tokens {
         Some(_) => limit("max_completion_tokens", max_completion_tokens)?,
@@ -52,9 +52,9 @@ pub(crate) fn answer_options(
             Some(false) => PrefixReuse::Never,
             Some(true) | None => PrefixReuse::Allowed,
         },
-        grammar,
+        grammar: asked.map(|(_, source)| source),
     };
-    Ok((options, ignored))
+    Ok(options)
 }
 
 fn n_answers(n: Option<i64>) -> Result<usize, ApiError> {

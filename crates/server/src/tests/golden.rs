@@ -22,6 +22,7 @@ fn assert_golden(name: &str, actual: &str) {
 /// Replaces what differs from run to run.
 fn masked(text: &str) -> String {
     let text = mask_after(text, "cmpl-", |c| c.is_ascii_hexdigit(), "ID");
+    let text = mask_after(&text, "\"call_", |c| c.is_ascii_hexdigit(), "ID");
     let text = mask_after(&text, "\"created\":", |c| c.is_ascii_digit(), "TIME");
     let is_number = |c: char| c.is_ascii_digit() || "e.-".contains(c);
     let text = mask_after(&text, "\"timing_prompt_processing\":", is_number, "MS");
@@ -98,6 +99,53 @@ async fn golden_chat() {
     let body = r#"{"model":"m","messages":[{"role":"user","content":"Hi"}],"max_tokens":2}"#;
     shown += &run(&server, "timings", "POST", CHAT, &[("extra-usage", "1")], body).await;
     assert_golden("chat.out", &shown);
+}
+
+/// A chat about the weather, with these further fields.
+fn weather_chat(fields: &str) -> String {
+    let tools = r#"[{"type":"function","function":{"name":"get_weather","description":"Weather now","parameters":{"type":"object","properties":{"city":{"type":"string"},"days":{"type":"integer"}},"required":["city"]}}},{"type":"function","function":{"name":"ping","parameters":{"type":"object","properties":{}}}}]"#;
+    format!(r#"{{"model":"m","messages":[{{"role":"user","content":"Rome?"}}],"tools":{tools}{fields}}}"#)
+}
+
+#[tokio::test]
+async fn golden_tools() {
+    const CALLS: &str = "Let me look.\n<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}\n\
+                         </tool_call>\n<tool_call>\n{\"name\": \"ping\", \"arguments\": {}}\n</tool_call>";
+    let says = |text: &str| {
+        Setup { answers: Answers::Text(text.into()), context_size: 2048, ..Setup::default() }.build()
+    };
+    let server = says(CALLS);
+    let mut shown = String::new();
+    let free = [
+        ("two calls behind text", ""),
+        ("the same, streamed", r#","stream":true,"stream_options":{"include_usage":true}"#),
+        ("one call at most", r#","parallel_tool_calls":false"#),
+        ("cut in the arguments", r#","max_tokens":70"#),
+        ("no call wanted", r#","tool_choice":"none""#),
+    ];
+    for (title, fields) in free {
+        shown += &run(&server, title, "POST", CHAT, &[], &weather_chat(fields)).await;
+    }
+    let server = says(&CALLS[CALLS.find('<').expect("a call")..]);
+    let named = r#","tool_choice":{"type":"function","function":{"name":"get_weather"}}"#;
+    let allowed = r#","tool_choice":{"type":"allowed_tools","allowed_tools":{"mode":"required","tools":[{"type":"function","function":{"name":"get_weather"}}]}},"parallel_tool_calls":false"#;
+    let forced = [
+        ("a call must be made", r#","tool_choice":"required""#),
+        ("a named tool", named),
+        ("some of the tools", allowed),
+        ("a schema for what is no call", r#","response_format":{"type":"json_object"}"#),
+    ];
+    for (title, fields) in forced {
+        shown += &run(&server, title, "POST", CHAT, &[], &weather_chat(fields)).await;
+    }
+    let older = |choice: &str| {
+        let function = r#"{"name":"get_weather","parameters":{"type":"object","properties":{"city":{"type":"string"}},"required":["city"]}}"#;
+        format!(r#"{{"model":"m","messages":[{{"role":"user","content":"Rome?"}}],"functions":[{function}]{choice}}}"#)
+    };
+    shown += &run(&server, "the old form", "POST", CHAT, &[], &older("")).await;
+    let named = r#","function_call":{"name":"get_weather"},"stream":true"#;
+    shown += &run(&server, "the old form, streamed", "POST", CHAT, &[], &older(named)).await;
+    assert_golden("tools.out", &shown);
 }
 
 #[tokio::test]
@@ -251,10 +299,28 @@ async fn golden_faults() {
         ),
         ("a broken regular expression", "POST", COMPLETE, r#"{"model":"m","prompt":"x","regex":"(a"}"#),
         (
-            "forced tool",
+            "forced tool, and no tools",
             "POST",
             CHAT,
-            r#"{"model":"m","messages":[{"role":"user","content":"x"}],"tools":[{"type":"function","function":{"name":"f"}}],"tool_choice":"required"}"#,
+            r#"{"model":"m","messages":[{"role":"user","content":"x"}],"tool_choice":"required"}"#,
+        ),
+        (
+            "a name that is none",
+            "POST",
+            CHAT,
+            r#"{"model":"m","messages":[{"role":"user","content":"x"}],"tools":[{"type":"function","function":{"name":"a b"}}]}"#,
+        ),
+        (
+            "a strict tool that cannot be enforced",
+            "POST",
+            CHAT,
+            r#"{"model":"m","messages":[{"role":"user","content":"x"}],"tools":[{"type":"function","function":{"name":"f","strict":true,"parameters":{"type":"object","properties":{"a":{"type":"array","uniqueItems":true}}}}}]}"#,
+        ),
+        (
+            "parameters that are no schema",
+            "POST",
+            CHAT,
+            r#"{"model":"m","messages":[{"role":"user","content":"x"}],"tools":[{"type":"function","function":{"name":"f","parameters":[]}}]}"#,
         ),
         (
             "unknown tool",
