@@ -12,6 +12,7 @@ use crate::composed::{self, Piece};
 use crate::formats;
 use crate::gbnf::{Gbnf, TextMatch};
 use crate::matcher::GrammarMatcher;
+use crate::places;
 use crate::{Environment, GrammarError};
 
 /// Largest grammar that is compiled, in bytes of its text; the largest honest schemas have half a megabyte.
@@ -126,7 +127,7 @@ impl Compiled {
         let compiled = compiled.map_err(|_| refused("the compiler has a fault with it; simplify it".into()))?;
         let (matcher, unenforced) = compiled.map_err(|error| match tool_at_fault(environment, source) {
             Some(reason) => refused(reason),
-            None => refused(one_line(&error.to_string())),
+            None => refused(one_line(&located(&error.to_string(), source))),
         })?;
         let validator = match source {
             GrammarSource::JsonSchema { schema, .. } => Some(validator(schema).map_err(refused)?),
@@ -136,7 +137,7 @@ impl Compiled {
             GrammarSource::Calls { unenforced, .. } => unenforced,
             _ => &[],
         };
-        let unenforced = left_out.iter().chain(&unenforced).map(|warning| one_line(warning)).collect();
+        let unenforced = left_out.iter().chain(&unenforced).map(|warning| one_line(&located(warning, source))).collect();
         let call_validators = match source {
             GrammarSource::Calls { schemas, .. } => composed::validators(schemas)?,
             _ => Vec::new(),
@@ -192,6 +193,20 @@ impl Compiled {
     pub fn validate_call(&self, tool: &str, arguments: &str) -> Option<bool> {
         let (_, validator) = self.call_validators.iter().find(|(name, _)| name == tool)?;
         Some(serde_json::from_str(arguments).is_ok_and(|value: Value| validator.is_valid(&value)))
+    }
+}
+
+/// A reason with the places of the keywords it names.
+fn located(reason: &str, source: &GrammarSource) -> String {
+    match source {
+        GrammarSource::JsonSchema { schema, .. } => places::with_places(reason, schema),
+        GrammarSource::Calls { schemas, .. } => {
+            // A warning does not say of which tool it is: the first that has the keyword is named.
+            let placed = schemas.iter().map(|(name, schema)| (name, places::with_places(reason, schema)));
+            let found = placed.into_iter().find(|(_, placed)| placed.contains("` at "));
+            found.map_or_else(|| reason.to_owned(), |(name, placed)| format!("{name}: {placed}"))
+        }
+        _ => reason.to_owned(),
     }
 }
 

@@ -14,10 +14,10 @@ const TIME: &str = "[0-9]{2}:[0-9]{2}:[0-5]";
 const HOSTNAME_LENGTH: u64 = 253;
 
 /// Deepest nesting of schemas.
-const MAX_DEPTH: usize = 200;
+pub(crate) const MAX_DEPTH: usize = 200;
 
 /// Keywords whose value is a schema, or a list of schemas.
-const INNER: [&str; 16] = [
+pub(crate) const INNER: [&str; 16] = [
     "additionalItems",
     "additionalProperties",
     "allOf",
@@ -36,7 +36,7 @@ const INNER: [&str; 16] = [
     "contentSchema",
 ];
 /// Keywords whose value has schemas by name.
-const NAMED: [&str; 5] = ["$defs", "definitions", "dependentSchemas", "patternProperties", "properties"];
+pub(crate) const NAMED: [&str; 5] = ["$defs", "definitions", "dependentSchemas", "patternProperties", "properties"];
 
 /// Narrows the formats in `schema` and in all schemas inside.
 ///

@@ -16,6 +16,7 @@ mod error;
 mod formats;
 mod gbnf;
 mod matcher;
+mod places;
 mod trigger;
 #[cfg(test)]
 mod tests;
