@@ -43,6 +43,9 @@ pub(crate) enum Command {
     /// Dry runs of grammars: GBNF, JSON schemas, regular expressions, Lark
     #[command(subcommand)]
     Grammar(GrammarCommand),
+    /// Dry runs of tool calls
+    #[command(subcommand)]
+    Tools(ToolsCommand),
     /// The processors and GPUs of this machine, with their memory
     Devices(DevicesArgs),
     /// The version and what is built in
@@ -58,6 +61,7 @@ impl Command {
             | Self::Models(_)
             | Self::Template(_)
             | Self::Grammar(_)
+            | Self::Tools(_)
             | Self::Devices(_)
             | Self::Version => LogLevel::Warn,
         }
@@ -351,6 +355,41 @@ pub(crate) struct GrammarBenchArgs {
     pub(crate) folder: FolderArgs,
     #[command(flatten)]
     pub(crate) load: LoadArgs,
+}
+
+/// Commands about tool calls.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ToolsCommand {
+    /// Split a generated text into content, reasoning and calls, as a client would get them
+    Parse(ParseArgs),
+}
+
+/// Arguments of `ingle tools parse`.
+#[derive(Debug, Args)]
+pub(crate) struct ParseArgs {
+    /// The generated text [default: stdin]
+    ///
+    /// With --jsonl: one object a line, with `text`, or `pieces` of it, and its own `template` and `tools` where they
+    /// differ.
+    #[arg(value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    /// Read the template from this file
+    #[arg(long, value_name = "FILE", conflicts_with = "model", required_unless_present_any = ["model", "jsonl"])]
+    pub(crate) template: Option<PathBuf>,
+    /// Take the template of this model
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// The tools on offer, as a request has them: tagged arguments get their types from them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tools: Option<PathBuf>,
+    /// The end of the prompt before the text, where it opens a reasoning
+    #[arg(long, value_name = "TEXT", conflicts_with = "jsonl")]
+    pub(crate) prompt_end: Option<String>,
+    /// Rows {text, template, tools, prompt_end} in, lines {"content": …, "reasoning": …, "tool_calls": […]} out
+    #[arg(long)]
+    pub(crate) jsonl: bool,
+    #[command(flatten)]
+    pub(crate) folder: FolderArgs,
 }
 
 /// Arguments of `ingle devices`.

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
             Ok(verdict) => return verdict.into(),
             Err(error) => Err(error),
         },
+        Command::Tools(command) => commands::tools::run(command),
         Command::Devices(args) => commands::devices::run(args),
         Command::Version => commands::version::run(),
     };

@@ -8,4 +8,5 @@ pub(crate) mod models;
 mod progress;
 pub(crate) mod run;
 pub(crate) mod template;
+pub(crate) mod tools;
 pub(crate) mod version;

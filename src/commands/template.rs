@@ -10,7 +10,7 @@ use ingle_gguf::{Array, Header, Value as GgufValue};
 use serde_json::{Map, Value, json};
 
 use super::locate::open;
-use crate::cli::{RenderArgs, TemplateCommand};
+use crate::cli::{FolderArgs, RenderArgs, TemplateCommand};
 use crate::output;
 
 /// Longest input, in bytes: more than any conversation, less than what fills memory.
@@ -25,8 +25,8 @@ pub(crate) fn run(command: TemplateCommand) -> anyhow::Result<()> {
 /// The prompt of one conversation, byte for byte: no newline is added.
 fn render_one(args: &RenderArgs) -> anyhow::Result<String> {
     let source = match (&args.template, &args.model) {
-        (Some(path), _) => TemplateSource { template: read_text(path)?, bos_token: None, eos_token: None },
-        (None, Some(model)) => TemplateSource::of_model(model, args)?,
+        (Some(path), _) => TemplateSource::new(read_text(path)?),
+        (None, Some(model)) => TemplateSource::of_model(model, &args.folder)?,
         (None, None) => bail!("name a template with --template, or a model with --model"),
     };
     let mut row = read_messages(args.input.as_deref())?;
@@ -70,10 +70,7 @@ fn render_lines(input: Option<&Path>) -> anyhow::Result<()> {
 
 /// A list of messages, or an object of template variables that has one.
 fn read_messages(input: Option<&Path>) -> anyhow::Result<Map<String, Value>> {
-    let text = match input {
-        Some(path) => read_text(path)?,
-        None => limited(io::stdin().lock()).context("the messages cannot be read from standard input")?,
-    };
+    let text = read_input(input, "the messages")?;
     match serde_json::from_str(&text).context("the messages are no JSON")? {
         Value::Object(row) if row.contains_key("messages") => Ok(row),
         messages @ Value::Array(_) => Ok(Map::from_iter([("messages".to_owned(), messages)])),
@@ -81,11 +78,19 @@ fn read_messages(input: Option<&Path>) -> anyhow::Result<Map<String, Value>> {
     }
 }
 
-fn cannot_read(path: &Path) -> String {
+/// All of a file, or of standard input where none is named; `what` it holds.
+pub(super) fn read_input(input: Option<&Path>, what: &str) -> anyhow::Result<String> {
+    match input {
+        Some(path) => read_text(path),
+        None => limited(io::stdin().lock()).with_context(|| format!("{what} cannot be read from standard input")),
+    }
+}
+
+pub(super) fn cannot_read(path: &Path) -> String {
     format!("{} cannot be read", path.display())
 }
 
-fn read_text(path: &Path) -> anyhow::Result<String> {
+pub(super) fn read_text(path: &Path) -> anyhow::Result<String> {
     File::open(path).and_then(limited).with_context(|| cannot_read(path))
 }
 
@@ -99,16 +104,21 @@ fn limited(reader: impl Read) -> io::Result<String> {
 }
 
 /// A template and the tokens it may print.
-struct TemplateSource {
-    template: String,
-    bos_token: Option<String>,
-    eos_token: Option<String>,
+pub(super) struct TemplateSource {
+    pub(super) template: String,
+    pub(super) bos_token: Option<String>,
+    pub(super) eos_token: Option<String>,
 }
 
 impl TemplateSource {
+    /// A template alone.
+    pub(super) fn new(template: String) -> Self {
+        Self { template, bos_token: None, eos_token: None }
+    }
+
     /// From the header of a model's file.
-    fn of_model(model: &str, args: &RenderArgs) -> anyhow::Result<Self> {
-        let path = model_file(model, args)?;
+    pub(super) fn of_model(model: &str, folder: &FolderArgs) -> anyhow::Result<Self> {
+        let path = model_file(model, folder)?;
         let mut file = BufReader::new(File::open(&path).with_context(|| cannot_read(&path))?);
         let n_bytes = file.get_ref().metadata().with_context(|| cannot_read(&path))?.len();
         let header = Header::read(&mut file, n_bytes).with_context(|| cannot_read(&path))?;
@@ -121,11 +131,11 @@ impl TemplateSource {
     }
 }
 
-fn model_file(model: &str, args: &RenderArgs) -> anyhow::Result<PathBuf> {
+fn model_file(model: &str, folder: &FolderArgs) -> anyhow::Result<PathBuf> {
     if Path::new(model).is_file() {
         return Ok(model.into());
     }
-    Ok(open(&args.folder)?.get(model)?.weights()?.path.clone())
+    Ok(open(folder)?.get(model)?.weights()?.path.clone())
 }
 
 fn token_text(header: &Header, id: u32) -> Option<String> {

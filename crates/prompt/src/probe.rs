@@ -26,6 +26,7 @@ pub(crate) fn shapes(source: &str) -> Shapes {
         content_text: true,
         arguments_object: true,
         null_content: false,
+        short_ids: false,
         developer_role: reads("'developer'") || reads("\"developer\""),
         reasoning_key,
     }
@@ -59,6 +60,12 @@ pub(crate) fn probe(template: &mut ChatTemplate) {
             supports.tool_calls = true;
             break;
         }
+    }
+    if supports.tool_calls {
+        // Mistral's templates raise where an id has another length than nine.
+        template.set_findings(shapes, supports);
+        let long = rendered(template, with_id(call_turns(), "call_0123456789abcdef"), &[tool()], &[]);
+        shapes.short_ids = long.is_none();
     }
     supports.thinking_kwarg = thinking_kwarg(template);
     supports.reasoning_effort = template.source().contains("reasoning_effort");
@@ -97,6 +104,14 @@ fn call_turns() -> Vec<Message> {
     result.tool_call_id = Some("abcdef123".into());
     result.content = vec![ContentPart::Text("ok".into())];
     vec![Message::text(Role::User, "hello"), assistant, result]
+}
+
+fn with_id(mut turns: Vec<Message>, id: &str) -> Vec<Message> {
+    for turn in &mut turns {
+        turn.tool_calls.iter_mut().for_each(|call| call.id = id.to_owned());
+        turn.tool_call_id = turn.tool_call_id.as_ref().map(|_| id.to_owned());
+    }
+    turns
 }
 
 fn rendered(

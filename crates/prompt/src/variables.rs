@@ -2,6 +2,7 @@
 //!
 //! Roles, keys and types are our own words and count as the template's; every other string came from a client.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -22,6 +23,8 @@ pub(crate) struct Shapes {
     pub arguments_object: bool,
     /// Must a message that only calls tools have no content at all, for its calls to be printed?
     pub null_content: bool,
+    /// Must ids of calls be nine letters and digits?
+    pub short_ids: bool,
     /// Does it know the role `developer`?
     pub developer_role: bool,
     /// Under which key it reads earlier reasoning.
@@ -78,7 +81,7 @@ fn message_value(message: &Message, before: &[Message], shapes: Shapes) -> Resul
         entries.push(("name", client(name)));
     }
     if let Some(id) = &message.tool_call_id {
-        entries.push(("tool_call_id", client(id)));
+        entries.push(("tool_call_id", client(&call_id(id, shapes))));
     }
     if let Some(reasoning) = &message.reasoning {
         entries.push((shapes.reasoning_key, client(reasoning)));
@@ -131,6 +134,25 @@ fn part_value(part: &ContentPart) -> Value {
     }
 }
 
+/// The id of a call, made short where the template takes no other; the same for a call and its result.
+fn call_id(id: &str, shapes: Shapes) -> Cow<'_, str> {
+    const LEN: usize = 9;
+    let is_short = id.len() == LEN && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if is_short || !shapes.short_ids {
+        return Cow::Borrowed(id);
+    }
+    // FNV-1a: the same in every run, so that a cached prefix stays one.
+    let mut hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let digit = |_| {
+        let digit = char::from_digit((hash % 36) as u32, 36).unwrap_or('0');
+        hash /= 36;
+        digit
+    };
+    Cow::Owned((0..LEN).map(digit).collect())
+}
+
 fn tool_call(call: &ToolCall, shapes: Shapes) -> Result<Value, PromptError> {
     let arguments = match &call.arguments {
         ToolArguments::Json(json) if shapes.arguments_object => {
@@ -140,7 +162,7 @@ fn tool_call(call: &ToolCall, shapes: Shapes) -> Result<Value, PromptError> {
         other => client(&other.to_text()),
     };
     let function = dict(vec![("name", client(&call.name)), ("arguments", arguments)]);
-    Ok(dict(vec![("id", client(&call.id)), ("type", Value::str("function")), ("function", function)]))
+    Ok(dict(vec![("id", client(&call_id(&call.id, shapes))), ("type", Value::str("function")), ("function", function)]))
 }
 
 /// The `tools` variable: `None` when there are none.

@@ -188,3 +188,6 @@ fn piece(syntax: CallSyntax) -> Piece {
         CallSyntax::Repeated(part) => Piece::Repeated(Box::new(piece(*part))),
     }
 }
+
+#[cfg(test)]
+mod tests;

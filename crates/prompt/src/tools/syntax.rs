@@ -387,14 +387,10 @@ fn separated(items: Vec<(CallSyntax, bool)>, separator: &str) -> CallSyntax {
     }
 }
 
-/// The schema of all arguments: an object, and without arguments that it does not name where it names any.
+/// The schema of all arguments: an object. Arguments that it does not name are allowed unless it says otherwise.
 fn whole_schema(parameters: &Value) -> Value {
     let Some(parameters) = parameters.as_object() else { return json!({"type": "object"}) };
     let mut schema: Map<String, Value> = parameters.clone();
-    let open = ["additionalProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref", "unevaluatedProperties"];
-    if schema.contains_key("properties") && !open.iter().any(|key| schema.contains_key(*key)) {
-        schema.insert("additionalProperties".into(), json!(false));
-    }
     if !["type", "allOf", "anyOf", "oneOf", "$ref"].iter().any(|key| schema.contains_key(*key)) {
         schema.insert("type".into(), json!("object"));
     }
