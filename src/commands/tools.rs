@@ -10,7 +10,7 @@ use ingle::prompt::{AnswerDelta, AnswerParser, ChatTemplate, ReasoningFormat, Te
 use serde_json::{Value, json};
 
 use super::template::{TemplateSource, cannot_read, read_input, read_text};
-use crate::cli::{ParseArgs, ToolsCommand};
+use crate::cli::ToolsCommand;
 use crate::output;
 
 /// Runs it.

@@ -60,13 +60,21 @@ impl ChatTemplate {
         let body: Arc<[Stmt]> = jinja::parse(source)?.into();
         let shapes = probe::shapes(source);
         let (source, supports) = (Arc::from(source), TemplateSupport::default());
-        let mut template = Self { source, body, vocabulary, shapes, supports, call_format: Arc::new(CallFormat::hermes()) };
+        let call_format = Arc::new(CallFormat::hermes());
+        // A template is looked at with all tokens it may print, also where the model has none of them.
+        let known = TemplateVocabulary {
+            bos_token: Some(vocabulary.bos_token.clone().unwrap_or_default()),
+            eos_token: Some(vocabulary.eos_token.clone().unwrap_or_default()),
+            control_tokens: vocabulary.control_tokens.clone(),
+        };
+        let mut template = Self { source, body, vocabulary: known, shapes, supports, call_format };
         probe::probe(&mut template);
         match tools::call_format(&template) {
             Some(format) => template.call_format = Arc::new(format),
             // A model that is not told how to call is told so beside the tools.
             None => template.supports.tools = false,
         }
+        template.vocabulary = vocabulary;
         Ok(template)
     }
 

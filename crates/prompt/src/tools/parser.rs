@@ -539,6 +539,10 @@ impl CallParser {
                 _ => {}
             }
         }
+        // A mark that ends the text is what ended the turn.
+        if self.held.starts_with('<') && atoms::marks(&self.held).next().is_some_and(|mark| self.held.trim_end() == mark) {
+            return self.wait(State::After);
+        }
         let is_json = matches!(self.format.body, CallBody::Object { .. } | CallBody::Keyed);
         if is_json && self.held.starts_with('{') {
             return self.go(State::Object(ObjectCall::certain(&self.format.body)));
