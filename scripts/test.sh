@@ -11,20 +11,27 @@ set -euo pipefail
 
 # Tests read the models from here; without them they say so and pass over the part that needs them.
 export INGLE_TEST_MODELS="${INGLE_TEST_MODELS:-$cache/test-models}"
-for model in ${TEST_MODELS:-smollm2-135m-instruct gemma-3-270m}; do
+for model in ${TEST_MODELS:-smollm2-135m-instruct gemma-3-270m qwen2.5-coder-0.5b-instruct}; do
     "$root/scripts/model.sh" "$model" "$INGLE_TEST_MODELS"
 done
 
-# The official client, where Python can have it; without it that one test says so and passes.
-python="$cache/openai-client/bin/python"
-if ! "$python" -c 'import openai' 2>/dev/null; then
-    { python3 -m venv "$cache/openai-client" && "$python" -m pip install -q openai==3.54.0; } >/dev/null 2>&1 || :
-fi
-if "$python" -c 'import openai' 2>/dev/null; then
-    export INGLE_OPENAI_PYTHON="$python"
-else
-    say "The openai package cannot be installed here: its test is passed over."
-fi
+# The clients of others, where Python can have them; without them their tests say so and pass.
+client_python() {
+    local python="$cache/$1/bin/python" module="$2"
+    shift 2
+    if ! "$python" -c "import $module" 2>/dev/null; then
+        { python3 -m venv "$(dirname "$(dirname "$python")")" && "$python" -m pip install -q "$@"; } >/dev/null 2>&1 || :
+    fi
+    if "$python" -c "import $module" 2>/dev/null; then
+        echo "$python"
+    else
+        say "$* cannot be installed here: its tests are passed over." >&2
+    fi
+}
+INGLE_OPENAI_PYTHON=$(client_python openai-client pydantic_ai openai==3.54.0 langchain-openai==1.7.4 \
+    "pydantic-ai-slim[openai]==2.68.0")
+INGLE_INSTRUCTOR_PYTHON=$(client_python instructor-client instructor instructor==1.17.0)
+export INGLE_OPENAI_PYTHON INGLE_INSTRUCTOR_PYTHON
 
 # Engines compute with a thread a core and wait for each other by spinning: two at a time take far longer than one
 # after the other.

@@ -13,6 +13,7 @@ fn text_of(answer: ingle::ChatAnswer<'_>) -> (String, usize) {
         match event.expect("an answer") {
             ChatEvent::Content(piece) => text.push_str(&piece),
             ChatEvent::Reasoning(_) | ChatEvent::Tokens(_) => {}
+            ChatEvent::CallStart { .. } | ChatEvent::CallArguments(_) | ChatEvent::CallEnd => {}
             ChatEvent::Done(end) => n_tokens = end.completion.usage.completion_tokens,
         }
     }

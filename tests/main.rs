@@ -5,6 +5,7 @@
 
 mod cached;
 mod cli;
+mod constrained;
 mod damaged;
 mod grammar;
 mod http;
@@ -12,3 +13,4 @@ mod library;
 mod openai;
 mod serve;
 mod support;
+mod tools;

@@ -19,6 +19,11 @@ pub(crate) fn windowed_model() -> Option<PathBuf> {
     test_model("gemma-3-270m-q4_k_m.gguf")
 }
 
+/// A small chat model that knows tool calls, when it is installed.
+pub(crate) fn tools_model() -> Option<PathBuf> {
+    test_model("qwen2.5-coder-0.5b-instruct-q4_k_m.gguf")
+}
+
 fn test_model(name: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("INGLE_TEST_MODELS").map(PathBuf::from);
     let cache = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/ingle/test-models"));

@@ -22,6 +22,9 @@ const MAX_BYTES: usize = 2 << 20;
 /// any amount of it sometimes never stops.
 const WHITESPACE: &str = r" |\n[ \t]{0,32}";
 
+/// White space inside a tool call: calls are written in one line.
+pub(crate) const CALL_WHITESPACE: &str = " ";
+
 /// The key under which llguidance takes options out of a schema; a client's schema must not set any.
 const OPTIONS_KEY: &str = "x-guidance";
 
@@ -267,11 +270,15 @@ fn top_level(
 }
 
 fn with_options(schema: &Value, strictness: Strictness) -> Result<TopLevelGrammar, Box<dyn std::error::Error>> {
-    Ok(TopLevelGrammar::from_json_schema(schema_with_options(schema, strictness)?))
+    Ok(TopLevelGrammar::from_json_schema(schema_with_options(schema, strictness, WHITESPACE)?))
 }
 
 /// The schema as llguidance takes it: formats narrowed, white space bounded.
-pub(crate) fn schema_with_options(schema: &Value, strictness: Strictness) -> Result<Value, Box<dyn std::error::Error>> {
+pub(crate) fn schema_with_options(
+    schema: &Value,
+    strictness: Strictness,
+    whitespace: &str,
+) -> Result<Value, Box<dyn std::error::Error>> {
     let mut schema = match schema {
         Value::Bool(true) => json!({}),
         Value::Bool(false) => return Err("the schema `false` allows nothing".into()),
@@ -280,7 +287,7 @@ pub(crate) fn schema_with_options(schema: &Value, strictness: Strictness) -> Res
     formats::narrow(&mut schema, 0)?;
     let object = schema.as_object_mut().ok_or("a schema is an object")?;
     let lenient = strictness == Strictness::Lenient;
-    object.insert(OPTIONS_KEY.into(), json!({"whitespace_pattern": WHITESPACE, "lenient": lenient}));
+    object.insert(OPTIONS_KEY.into(), json!({"whitespace_pattern": whitespace, "lenient": lenient}));
     Ok(schema)
 }
 

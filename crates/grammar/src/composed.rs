@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use ingle_engine::TokenKind;
 use serde_json::Value;
 
-use crate::compile::{Strictness, schema_with_options};
+use crate::compile::{CALL_WHITESPACE, Strictness, schema_with_options};
 use crate::{Environment, GrammarError};
 
 /// A form made of texts, patterns and schemas.
@@ -17,7 +17,7 @@ pub enum Piece {
     Text(String),
     /// Text without control tokens that matches a regular expression (Rust's syntax).
     Regex(String),
-    /// JSON that satisfies a schema.
+    /// JSON in one line that satisfies a schema.
     Json {
         /// The schema.
         schema: Value,
@@ -79,7 +79,7 @@ impl Writer<'_> {
             Piece::Text(text) => self.text(text),
             Piece::Regex(regex) => self.terminal(regex),
             Piece::Json { schema, strictness } => {
-                let schema = schema_with_options(schema, *strictness)?;
+                let schema = schema_with_options(schema, *strictness, CALL_WHITESPACE)?;
                 self.rule("", &format!("%json {schema}"))
             }
             Piece::Until { end, length } => self.until(end, *length),
