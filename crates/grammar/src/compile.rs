@@ -9,6 +9,7 @@ use llguidance::api::TopLevelGrammar;
 use serde_json::{Value, json};
 
 use crate::composed::{self, Piece};
+use crate::expressions;
 use crate::formats;
 use crate::gbnf::{Gbnf, TextMatch};
 use crate::matcher::GrammarMatcher;
@@ -21,6 +22,8 @@ const MAX_BYTES: usize = 2 << 20;
 /// White space between the tokens of a JSON text: one blank, or a line end with an indentation. A model that may write
 /// any amount of it sometimes never stops.
 const WHITESPACE: &str = r" |\n[ \t]{0,32}";
+
+const NO_TEXT: &str = "no text satisfies it, or it takes too long to find one";
 
 /// White space inside a tool call: calls are written in one line.
 pub(crate) const CALL_WHITESPACE: &str = " ";
@@ -118,9 +121,13 @@ impl Compiled {
         let compile = || {
             let parser = environment.factory.create_parser(top_level(source, environment)?)?;
             let mut matcher = Matcher::new(Ok(parser));
-            match matcher.get_error() {
-                Some(error) => Err(error.into()),
-                None => {
+            // The first mask shows a grammar of which no text is ever complete, and one that costs too much.
+            let first = matcher.deep_clone().compute_mask();
+            match (matcher.get_error(), first) {
+                (Some(error), _) => Err(error.into()),
+                (None, Err(_)) => Err(NO_TEXT.into()),
+                (None, Ok(mask)) if mask.is_zero() => Err(NO_TEXT.into()),
+                (None, Ok(_)) => {
                     let warnings = matcher.grammar_warnings();
                     Ok((matcher, warnings))
                 }
@@ -262,8 +269,14 @@ fn top_level(
     match source {
         GrammarSource::JsonSchema { schema, strictness } => with_options(schema, *strictness),
         GrammarSource::JsonObject => with_options(&any_object, Strictness::Strict),
-        GrammarSource::Regex(text) => Ok(TopLevelGrammar::from_regex(text)),
-        GrammarSource::Lark(text) => Ok(TopLevelGrammar::from_lark(text.clone())),
+        GrammarSource::Regex(text) => {
+            expressions::check(text)?;
+            Ok(TopLevelGrammar::from_regex(text))
+        }
+        GrammarSource::Lark(text) => {
+            expressions::check_lark(text)?;
+            Ok(TopLevelGrammar::from_lark(text.clone()))
+        }
         GrammarSource::Calls { form, .. } => Ok(TopLevelGrammar::from_lark(composed::lark(form, environment)?)),
         GrammarSource::Gbnf(_) => Err("GBNF is not matched by llguidance".into()),
     }

@@ -5,6 +5,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::expressions;
+
 /// A date whose 29th of February lies in a leap year; the format itself looks at everything else.
 const DATE: &str = "[0-9]{4}-(0[13-9]|1[0-2])-[0-9]{2}|[0-9]{4}-02-([01][0-9]|2[0-8])|([0-9]{2}(0[48]|[2468][048]|\
                     [13579][26])|([02468][048]|[13579][26])00)-02-29";
@@ -41,13 +43,20 @@ pub(crate) const NAMED: [&str; 5] = ["$defs", "definitions", "dependentSchemas",
 /// Narrows the formats in `schema` and in all schemas inside.
 ///
 /// # Errors
-/// Says so when schemas are nested too deeply.
+/// Says so when schemas are nested too deeply, or a pattern is too large.
 pub(crate) fn narrow(schema: &mut Value, depth: usize) -> Result<(), String> {
     if depth > MAX_DEPTH {
         return Err(format!("schemas are nested more than {MAX_DEPTH} deep"));
     }
     let Some(object) = schema.as_object_mut() else { return Ok(()) };
     for (keyword, value) in object.iter_mut() {
+        match (keyword.as_str(), &*value) {
+            ("pattern", Value::String(pattern)) => expressions::check(pattern)?,
+            ("patternProperties", Value::Object(patterns)) => {
+                patterns.keys().try_for_each(|pattern| expressions::check(pattern))?;
+            }
+            _ => {}
+        }
         match value {
             Value::Array(schemas) if INNER.contains(&keyword.as_str()) => {
                 schemas.iter_mut().try_for_each(|schema| narrow(schema, depth + 1))?;

@@ -13,6 +13,7 @@ mod compile;
 mod composed;
 mod environment;
 mod error;
+mod expressions;
 mod formats;
 mod gbnf;
 mod matcher;

@@ -85,7 +85,9 @@ fn of_engine(error: EngineError, message: String) -> ApiError {
             ApiError { param: Some("model".into()), ..ApiError::bad_request("model_load_failed", message) }
         }
         EngineError::Option { option, .. } => ApiError::invalid_value(option, message),
-        EngineError::Decode { .. } | EngineError::Constraint(_) => {
+        // The same request would meet the same limit again: nothing to retry.
+        EngineError::Constraint(_) => ApiError::bad_request("invalid_grammar", message),
+        EngineError::Decode { .. } => {
             tracing::error!(error = message, "an answer failed");
             ApiError::internal(message)
         }
