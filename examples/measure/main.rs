@@ -5,6 +5,7 @@
 mod burst;
 mod common;
 mod decode;
+mod masks;
 mod shared_prefix;
 mod soak;
 mod throughput;
@@ -36,6 +37,8 @@ enum Scenario {
     Throughput(throughput::Options),
     /// One client against the raw decode loop of the same build.
     Decode(decode::Options),
+    /// Masks of GBNF grammars beside llama.cpp's sampler, without a server.
+    Masks(masks::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -49,6 +52,7 @@ fn main() -> anyhow::Result<()> {
         Scenario::Burst(options) => runtime.block_on(burst::run(&target, options)),
         Scenario::SharedPrefix(options) => runtime.block_on(shared_prefix::run(&target, options)),
         Scenario::Throughput(options) => runtime.block_on(throughput::run(&target, options)),
+        Scenario::Masks(options) => masks::run(&options),
         Scenario::Decode(options) => decode::run(&runtime, &target, options),
     }
 }

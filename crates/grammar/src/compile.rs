@@ -188,6 +188,15 @@ impl Compiled {
         }
     }
 
+    /// Masks of all answers that had to be found, not looked up; 0 for grammars that llguidance matches, which does not
+    /// count them. For measurements.
+    pub fn masks_found(&self) -> u64 {
+        match &self.engine {
+            Engine::Gbnf(gbnf) => gbnf.n_masks_found(),
+            Engine::Guidance(_) => 0,
+        }
+    }
+
     /// What of a lenient schema is not enforced, in words that name the keyword; empty when all of it is.
     pub fn unenforced(&self) -> &[String] {
         &self.unenforced

@@ -18,6 +18,7 @@ mod header;
 mod log;
 mod model;
 mod partition;
+mod peer;
 mod plan;
 mod plugins;
 mod pool;
@@ -26,5 +27,6 @@ mod tokenizer;
 
 pub use backend::{LlamaBackend, LoadedModel};
 pub use decoder::LlamaDecoder;
+pub use peer::{PeerGrammar, PeerVocabulary};
 pub use process::sees_gpu;
 pub use tokenizer::LlamaTokenizer;

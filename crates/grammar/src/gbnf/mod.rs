@@ -10,6 +10,7 @@ mod automaton;
 mod memo;
 mod parse;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ingle_engine::{Allowed, Constraint, ConstraintError, TokenId};
@@ -33,6 +34,7 @@ pub(crate) struct Gbnf {
     automaton: Arc<Automaton>,
     /// The table in use; a full one is replaced.
     current: Mutex<Shared>,
+    n_masks_found: AtomicU64,
 }
 
 impl std::fmt::Debug for Gbnf {
@@ -69,7 +71,7 @@ impl Gbnf {
         let parse = || Automaton::new(&parse::Rules::parse(text)?, n_vocab, lookup);
         let automaton = Arc::new(parse().map_err(|error: parse::SyntaxError| error.to_string())?);
         let memo = Arc::new(Mutex::new(Memo::new(Arc::clone(&automaton))));
-        Ok(Self { automaton, current: Mutex::new(memo) })
+        Ok(Self { automaton, current: Mutex::new(memo), n_masks_found: AtomicU64::new(0) })
     }
 
     /// Follows a text byte by byte; tokens that the grammar names are no text.
@@ -89,6 +91,11 @@ impl Gbnf {
             }
         }
         if memo.may_end(id) { TextMatch::Complete } else { TextMatch::Incomplete }
+    }
+
+    /// Masks that had to be found, not looked up.
+    pub(crate) fn n_masks_found(&self) -> u64 {
+        self.n_masks_found.load(Ordering::Relaxed)
     }
 
     fn current(&self) -> Shared {
@@ -143,6 +150,7 @@ impl GbnfMatcher {
         if let Some(mask) = memo.mask(self.state) {
             return Ok(Some(mask));
         }
+        self.grammar.n_masks_found.fetch_add(1, Ordering::Relaxed);
         let trie = self.environment.trie();
         let mut tokens = trie.alloc_token_set();
         let limit = memo.work + MAX_WORK;
