@@ -193,7 +193,8 @@ impl FakeDecoder {
         }
         let seq = entry.seq as usize;
         let start = match self.rows_at[seq] {
-            Some((start, last)) if last + 1 == entry.position => start,
+            // Forced tokens stand between two rows of an answer; a prompt is longer.
+            Some((start, last)) if (last + 1..last + 40).contains(&entry.position) => start,
             _ => entry.position,
         };
         self.rows_at[seq] = Some((start, entry.position));
@@ -281,6 +282,7 @@ impl Decoder for FakeDecoder {
             return Err(CacheRefused);
         }
         held.truncate(n_tokens);
+        self.rows_at[seq as usize] = None;
         Ok(())
     }
 

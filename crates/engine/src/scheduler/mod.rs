@@ -138,7 +138,7 @@ impl Running {
     }
 
     fn is_decoding(&self) -> bool {
-        self.n_generated > 0 && self.uncomputed() == 1
+        self.n_generated > 0 && self.uncomputed() > 0
     }
 
     /// Cells it may still ask for.
@@ -272,6 +272,20 @@ impl Scheduler {
     pub fn push_token(&mut self, id: RequestId, token: TokenId) -> Verdict {
         let idx = self.running_idx(id);
         assert_eq!(self.running[idx].uncomputed(), 0, "a token is sampled after the last one was computed");
+        self.push(idx, token)
+    }
+
+    /// Adds a token that follows without being sampled: there may be others before it that are not computed yet.
+    ///
+    /// # Panics
+    /// As [`Scheduler::push_token`], and for an answer whose context shifts: what is not computed cannot be moved.
+    pub fn push_forced(&mut self, id: RequestId, token: TokenId) -> Verdict {
+        let idx = self.running_idx(id);
+        assert_eq!(self.running[idx].overflow, ContextOverflow::Stop, "a context with uncomputed tokens never shifts");
+        self.push(idx, token)
+    }
+
+    fn push(&mut self, idx: usize, token: TokenId) -> Verdict {
         self.running[idx].tokens.push(token);
         self.running[idx].n_generated += 1;
         if self.running[idx].max_tokens == Some(self.running[idx].n_generated) {

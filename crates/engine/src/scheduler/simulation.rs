@@ -197,7 +197,18 @@ impl World {
                 assert_eq!(token, next_of(&text), "cached equals uncached for request {id}");
             }
             expected.generated.push(token);
-            if self.scheduler.push_token(id, token) == Verdict::LengthReached || token == crate::fake::EOS {
+            let mut verdict = self.scheduler.push_token(id, token);
+            // Now and then tokens follow that are not sampled.
+            let forces = self.random.below(5) == 0 && !expected.shifts;
+            let n_forced = if forces { self.random.below(100) } else { 0 };
+            for forced in (0..n_forced).map(|n| TokenId::from(b'0') + n as TokenId % 10) {
+                if verdict == Verdict::LengthReached || token == crate::fake::EOS {
+                    break;
+                }
+                expected.generated.push(forced);
+                verdict = self.scheduler.push_forced(id, forced);
+            }
+            if verdict == Verdict::LengthReached || token == crate::fake::EOS {
                 self.scheduler.finish(id);
                 self.open.remove(&id);
                 self.n_ended += 1;

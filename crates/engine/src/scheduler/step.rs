@@ -3,6 +3,9 @@
 use super::*;
 use crate::BatchToken;
 
+/// Forced tokens of all answers together that a step computes beside one token of each answer.
+const MOST_FORCED: usize = 64;
+
 /// A change of the cache that must be made, in order, before the batch of the same step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheOp {
@@ -70,7 +73,7 @@ pub struct Step {
     pub ops: Vec<CacheOp>,
     /// To be computed; empty when there is nothing to do.
     pub entries: Vec<StepEntry>,
-    /// Entries that continue a prompt; the others extend answers.
+    /// Entries that continue a prompt, or an answer behind its next token; the others extend answers by one token each.
     pub n_prompt_tokens: usize,
     /// Answers that could go on have no entry.
     pub answers_wait: bool,
@@ -108,12 +111,25 @@ impl Scheduler {
             }
         }
         let n_answers = entries.len();
-        for (idx, n_tokens) in self.share_budget(budget) {
+        let n_forced = if answers_wait { 0 } else { self.push_forced_entries(&mut entries) };
+        for (idx, n_tokens) in self.share_budget(budget.saturating_sub(n_forced)) {
             push_entries(&mut entries, &self.running[idx], n_tokens);
         }
         let n_prompt_tokens = entries.len() - n_answers;
         self.make_room(entries.len());
         Step { ops: std::mem::take(&mut self.pending_ops), entries, n_prompt_tokens, answers_wait }
+    }
+
+    /// Appends what answers have beyond their next token, as tokens that were forced leave it; how many.
+    fn push_forced_entries(&self, entries: &mut Vec<StepEntry>) -> usize {
+        let mut left = MOST_FORCED.min(self.config.limits.n_batch - entries.len());
+        let before = entries.len();
+        for running in self.running.iter().filter(|running| running.is_decoding() && !running.resting) {
+            let n_tokens = (running.uncomputed() - 1).min(left);
+            left -= n_tokens;
+            push_entries_from(entries, running, running.computed_len() + 1, n_tokens);
+        }
+        entries.len() - before
     }
 
     /// Answers that would get a token in the next step.
@@ -178,7 +194,10 @@ impl Scheduler {
 
 /// Appends the next `n_tokens` of `running`; a row is wanted for the last token it has.
 fn push_entries(entries: &mut Vec<StepEntry>, running: &Running, n_tokens: usize) {
-    let from = running.computed_len();
+    push_entries_from(entries, running, running.computed_len(), n_tokens);
+}
+
+fn push_entries_from(entries: &mut Vec<StepEntry>, running: &Running, from: usize, n_tokens: usize) {
     for position in from..from + n_tokens {
         let token = BatchToken {
             token: running.tokens[position],

@@ -18,6 +18,8 @@ enum Behaviour {
     Fails,
     /// A panic at the second token.
     Panics,
+    /// A digit of choice behind each run of so many zeros; after so many digits the text is complete.
+    Forces { run: usize, n: usize },
     /// Digits, each mask after a word from the test.
     Waits(std::sync::Arc<Mutex<Receiver<()>>>),
 }
@@ -47,6 +49,8 @@ impl Constraint for Digits {
             Behaviour::Fails if self.n_accepted > 0 => Err(ConstraintError { reason: "a limit".into() }),
             Behaviour::Panics if self.n_accepted > 0 => panic!("a test"),
             Behaviour::Fails | Behaviour::Panics => Ok(digits(false)),
+            Behaviour::Forces { n, .. } if *n <= self.n_accepted => Ok(Allowed::Nothing),
+            Behaviour::Forces { .. } => Ok(digits(false)),
             Behaviour::Waits(words) => {
                 let words = lock(words);
                 words.recv().map_err(|_| ConstraintError { reason: "the test has ended".into() })?;
@@ -62,7 +66,13 @@ impl Constraint for Digits {
     }
 
     fn forced(&mut self) -> Vec<TokenId> {
-        Vec::new()
+        match self.behaviour {
+            Behaviour::Forces { run, n } => {
+                let left = run - self.n_accepted % (run + 1);
+                vec![b'0'.into(); left.min(n - self.n_accepted)]
+            }
+            _ => Vec::new(),
+        }
     }
 
     fn fork(&self) -> Box<dyn Constraint> {
@@ -117,6 +127,39 @@ fn only_what_is_allowed_is_said() {
             _ => assert!(all_digits(&text) && completion.reason == FinishReason::Length, "{text}"),
         }
     }
+}
+
+#[test]
+fn what_must_follow_is_taken_without_a_step_each() {
+    let model = start(limits(), 4, Answers::Hash).unwrap();
+    let long = |run, n, max_tokens| GenerationRequest {
+        max_tokens: Some(max_tokens),
+        ..request("prompt", Some(Behaviour::Forces { run, n }))
+    };
+    let zeros_but = |text: &str, run: usize| {
+        text.bytes().enumerate().all(|(idx, digit)| digit.is_ascii_digit() && (idx % (run + 1) == run || digit == b'0'))
+    };
+    let before = model.stats().steps;
+    let (text, completion) = collect(model.submit(long(9, 100, 200)).unwrap()).unwrap();
+    assert!(text.len() == 100 && zeros_but(&text, 9), "{text}");
+    assert_eq!((completion.usage.completion_tokens, completion.reason), (100, FinishReason::Stop));
+    let n_steps = model.stats().steps - before;
+    assert!((10..=32).contains(&n_steps), "{n_steps} steps for ten choices");
+    // The limit may fall into a run, a run may be longer than what a step takes, and others go on beside it.
+    let others: Vec<_> = (0..4).map(|idx| model.submit(request(&format!("other {idx}"), None)).unwrap()).collect();
+    let cases = [(9, 100, 15), (300, 400, 350), (150, 151, 200), (1, 40, 40)];
+    let open: Vec<_> = cases.map(|(run, n, most)| model.submit(long(run, n, most)).unwrap()).into_iter().collect();
+    for ((run, n, most), generation) in cases.into_iter().zip(open) {
+        let (text, _) = collect(generation).unwrap();
+        assert!(text.len() == n.min(most) && zeros_but(&text, run), "{run}, {n}, {most}: {text}");
+    }
+    others.into_iter().for_each(|other| drop(collect(other).unwrap()));
+    // Probabilities are of tokens that were sampled.
+    let mut asked = long(9, 20, 50);
+    asked.sampling.top_logprobs = Some(1);
+    let before = model.stats().steps;
+    assert_eq!(collect(model.submit(asked).unwrap()).unwrap().0.len(), 20);
+    assert!(model.stats().steps - before >= 20);
 }
 
 #[test]

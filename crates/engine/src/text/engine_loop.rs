@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::channel::{Channel, Sent, Terminal};
-use super::guard::{Guard, MaskThread, Patience, Ruling};
+use super::guard::{Forcing, Guard, MaskThread, Patience, Ruling};
 use super::pacer::{Pacer, PromptOutlook, PromptPart};
 use super::parking::ParkMeter;
 use super::request::{EndOfGeneration, Ended, FinishReason, PrefixReuse, Queued, TokenEvent};
@@ -36,6 +36,7 @@ struct Live {
     /// What the answer must look like, until it has its slot.
     constraint: Option<Box<dyn Constraint>>,
     guard: Guard,
+    forcing: Forcing,
     /// The row of the last step, `[n_vocab]`, kept because the mask for it is late.
     late_row: Option<Vec<f32>>,
 }
@@ -71,18 +72,32 @@ pub(super) fn guard(shared: &Shared, body: impl FnOnce()) {
     }
 }
 
-/// The next token of an answer from its row; none when its constraint says that the text is complete.
-fn choose(live: &mut Live, scratch: &mut Scratch, row: &[f32], ruling: Ruling) -> Result<Option<Sampled>, EngineError> {
+/// How an answer goes on.
+enum Chosen {
+    /// With this token.
+    Token(Sampled),
+    /// With these, as nothing else can follow.
+    Forced(Vec<TokenId>),
+    /// Not at all: its constraint says that the text is complete.
+    Complete,
+}
+
+/// The next token of an answer from its row, under its constraint's ruling.
+fn choose(live: &mut Live, scratch: &mut Scratch, row: &[f32], ruling: Ruling) -> Result<Chosen, EngineError> {
     let mask = match ruling {
         Ruling::All => None,
         Ruling::These(mask) => Some(mask),
-        Ruling::Complete => return Ok(None),
+        Ruling::Complete => return Ok(Chosen::Complete),
+        Ruling::Forced(tokens) => {
+            tokens.iter().for_each(|&token| live.sampler.accept(token));
+            return Ok(Chosen::Forced(tokens));
+        }
         Ruling::Failed(error) => return Err(error.into()),
         Ruling::Late => return Err(EngineError::Decode { reason: "a mask is late; this is a bug".into() }),
     };
     let sampled = live.sampler.sample_with(scratch, row, mask.as_deref())?;
     live.sampler.accept(sampled.token);
-    Ok(Some(sampled))
+    Ok(Chosen::Token(sampled))
 }
 
 impl<D: Decoder> EngineLoop<D> {
@@ -156,11 +171,13 @@ impl<D: Decoder> EngineLoop<D> {
     /// Takes what has arrived into the scheduler.
     fn accept(&mut self) {
         for Queued { id, request, sampler, channel } in self.shared.inbox.take() {
+            let overflow = request.overflow.unwrap_or(self.overflow);
+            let samples = request.sampling.top_logprobs.is_some() || overflow != ContextOverflow::Stop;
             let submission = Submission {
                 id,
                 prompt: request.prompt,
                 max_tokens: request.max_tokens,
-                overflow: request.overflow.unwrap_or(self.overflow),
+                overflow,
                 prefix_step: match request.prefix_reuse {
                     PrefixReuse::Never => usize::MAX,
                     PrefixReuse::Allowed if request.sampling.seed.is_some() => self.decoder.limits().n_batch,
@@ -174,6 +191,7 @@ impl<D: Decoder> EngineLoop<D> {
                 started: None,
                 constraint: request.constraint.map(|handle| handle.0),
                 guard: Guard::Free,
+                forcing: if samples { Forcing::Samples } else { Forcing::Takes },
                 late_row: None,
             };
             self.live.insert(id, live);
@@ -215,7 +233,7 @@ impl<D: Decoder> EngineLoop<D> {
                     let thread = MaskThread::start(&self.shared.name, inbox);
                     self.masks = thread.inspect_err(|error| tracing::error!(%error, "no thread for masks")).ok();
                 }
-                live.guard = Guard::new(Some(constraint), self.masks.as_ref());
+                live.guard = Guard::new(Some(constraint), live.forcing, self.masks.as_ref());
             }
             self.stats.prompt_tokens_cached += started.cached_tokens as u64;
         }
@@ -360,10 +378,11 @@ impl<D: Decoder> EngineLoop<D> {
     }
 
     /// Sends a token to its reader, or ends the answer.
-    fn deliver(&mut self, id: RequestId, chosen: Result<Option<Sampled>, EngineError>) {
+    fn deliver(&mut self, id: RequestId, chosen: Result<Chosen, EngineError>) {
         match chosen {
-            Ok(Some(sampled)) => self.deliver_token(id, sampled.token, sampled.logprob),
-            Ok(None) => {
+            Ok(Chosen::Token(sampled)) => self.deliver_token(id, sampled.token, sampled.logprob),
+            Ok(Chosen::Forced(tokens)) => self.deliver_forced(id, &tokens),
+            Ok(Chosen::Complete) => {
                 self.scheduler.finish(id);
                 self.end(id, Ok(Ended { reason: FinishReason::Stop, n_hidden_tokens: 0, at: Instant::now() }));
             }
@@ -394,8 +413,26 @@ impl<D: Decoder> EngineLoop<D> {
             (Sent::Full | Sent::Ok, Verdict::Continue) => {
                 self.scheduler.set_resting(id, sent == Sent::Full);
                 if let Some(live) = self.live.get_mut(&id) {
-                    live.guard.accept(token, self.masks.as_ref());
+                    live.guard.accept(token, live.forcing, self.masks.as_ref());
                 }
+            }
+        }
+    }
+
+    /// Sends tokens that follow without a choice; the model computes them together in the next step.
+    fn deliver_forced(&mut self, id: RequestId, tokens: &[TokenId]) {
+        for &token in tokens {
+            self.stats.tokens_generated += 1;
+            let at = Instant::now();
+            let sent = self.live[&id].channel.send(TokenEvent { token, logprob: None, at });
+            let verdict = self.scheduler.push_forced(id, token);
+            match (sent, verdict) {
+                (Sent::ReaderGone, _) => return, // the next look at the readers cancels it
+                (Sent::Ok | Sent::Full, Verdict::LengthReached) => {
+                    self.scheduler.finish(id);
+                    return self.end(id, Ok(Ended { reason: FinishReason::Length, n_hidden_tokens: 0, at }));
+                }
+                (Sent::Full | Sent::Ok, Verdict::Continue) => self.scheduler.set_resting(id, sent == Sent::Full),
             }
         }
     }

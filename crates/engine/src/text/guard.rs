@@ -13,13 +13,26 @@ use crate::{Allowed, Constraint, ConstraintError, TokenId, TokenMask};
 /// is sampled when it comes.
 const PATIENCE: Duration = Duration::from_millis(2);
 
-/// A constraint with what it allows next.
-type Outcome = Result<(Box<dyn Constraint>, Allowed), ConstraintError>;
+/// Forced tokens that are taken at once: they are computed in one step, beside the tokens of other answers.
+const MOST_FORCED: usize = 32;
+
+/// A constraint with the tokens that must follow, which it has accepted, and what it allows behind them.
+type Outcome = Result<(Box<dyn Constraint>, Vec<TokenId>, Allowed), ConstraintError>;
+
+/// What happens where only one text can follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Forcing {
+    /// Its tokens are taken without asking the model for each.
+    Takes,
+    /// The model samples them one by one: somebody wants to know their probabilities.
+    Samples,
+}
 
 struct Job {
     constraint: Box<dyn Constraint>,
     /// The token that has become part of the text since it was asked last.
     accepted: Option<TokenId>,
+    forcing: Forcing,
     reply: Sender<Outcome>,
 }
 
@@ -35,9 +48,9 @@ impl MaskThread {
     pub(super) fn start(model: &str, inbox: Arc<Inbox>) -> std::io::Result<Self> {
         let (jobs, received) = mpsc::channel::<Job>();
         let body = move || {
-            for Job { constraint, accepted, reply } in received {
+            for Job { constraint, accepted, forcing, reply } in received {
                 // Nobody waits for it any more when the request has ended.
-                drop(reply.send(compute(constraint, accepted)));
+                drop(reply.send(compute(constraint, accepted, forcing)));
                 inbox.wake();
             }
         };
@@ -45,11 +58,16 @@ impl MaskThread {
         Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
 
-    fn send(&self, constraint: Box<dyn Constraint>, accepted: Option<TokenId>) -> Receiver<Outcome> {
+    fn send(
+        &self,
+        constraint: Box<dyn Constraint>,
+        accepted: Option<TokenId>,
+        forcing: Forcing,
+    ) -> Receiver<Outcome> {
         let (reply, receiver) = mpsc::channel();
         if let Some(jobs) = &self.jobs {
             // Without the thread the receiver is closed, which is noticed there.
-            drop(jobs.send(Job { constraint, accepted, reply }));
+            drop(jobs.send(Job { constraint, accepted, forcing, reply }));
         }
         receiver
     }
@@ -65,15 +83,20 @@ impl Drop for MaskThread {
     }
 }
 
-fn compute(mut constraint: Box<dyn Constraint>, accepted: Option<TokenId>) -> Outcome {
+fn compute(mut constraint: Box<dyn Constraint>, accepted: Option<TokenId>, forcing: Forcing) -> Outcome {
     let work = || {
         if let Some(token) = accepted {
             constraint.accept(token)?;
         }
-        constraint.allowed()
+        let forced = match forcing {
+            Forcing::Takes => constraint.forced(),
+            Forcing::Samples => Vec::new(),
+        };
+        forced.iter().try_for_each(|&token| constraint.accept(token))?;
+        Ok((forced, constraint.allowed()?))
     };
     match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(allowed) => allowed.map(|allowed| (constraint, allowed)),
+        Ok(found) => found.map(|(forced, allowed)| (constraint, forced, allowed)),
         Err(_) => Err(failed("it panicked; this is a bug")),
     }
 }
@@ -88,8 +111,12 @@ pub(super) enum Guard {
     Free,
     /// The mask for the next token is being computed.
     Away(Receiver<Outcome>),
-    /// The mask is here.
-    Here(Box<dyn Constraint>, Allowed),
+    /// The mask is here, for behind the forced tokens that come first.
+    Here {
+        constraint: Box<dyn Constraint>,
+        forced: Vec<TokenId>,
+        allowed: Allowed,
+    },
     /// It failed, and allows nothing any more.
     Failed(ConstraintError),
 }
@@ -101,6 +128,8 @@ pub(super) enum Ruling {
     All,
     /// One of these.
     These(TokenMask),
+    /// These tokens in this order, one at least: there is no choice. They are accepted.
+    Forced(Vec<TokenId>),
     /// The text is complete.
     Complete,
     /// Not known yet.
@@ -120,10 +149,14 @@ pub(super) enum Patience {
 
 impl Guard {
     /// Begins to compute the first mask.
-    pub(super) fn new(constraint: Option<Box<dyn Constraint>>, masks: Option<&MaskThread>) -> Self {
+    pub(super) fn new(
+        constraint: Option<Box<dyn Constraint>>,
+        forcing: Forcing,
+        masks: Option<&MaskThread>,
+    ) -> Self {
         match (constraint, masks) {
             (None, _) => Self::Free,
-            (Some(constraint), Some(masks)) => Self::Away(masks.send(constraint, None)),
+            (Some(constraint), Some(masks)) => Self::Away(masks.send(constraint, None, forcing)),
             (Some(_), None) => Self::Failed(failed("the thread for masks could not be started")),
         }
     }
@@ -136,27 +169,30 @@ impl Guard {
                 Patience::None => receiver.recv_timeout(Duration::ZERO),
             };
             *self = match outcome {
-                Ok(Ok((constraint, allowed))) => Self::Here(constraint, allowed),
+                Ok(Ok((constraint, forced, allowed))) => Self::Here { constraint, forced, allowed },
                 Ok(Err(error)) => Self::Failed(error),
                 Err(RecvTimeoutError::Timeout) => return Ruling::Late,
                 Err(RecvTimeoutError::Disconnected) => Self::Failed(failed("its thread has ended")),
             };
         }
         match self {
-            Self::Free | Self::Here(_, Allowed::All) => Ruling::All,
-            Self::Here(_, Allowed::These(mask)) => Ruling::These(Arc::clone(mask)),
-            Self::Here(_, Allowed::Nothing) => Ruling::Complete,
+            Self::Here { forced, .. } if !forced.is_empty() => {
+                Ruling::Forced(forced.drain(..forced.len().min(MOST_FORCED)).collect())
+            }
+            Self::Free | Self::Here { allowed: Allowed::All, .. } => Ruling::All,
+            Self::Here { allowed: Allowed::These(mask), .. } => Ruling::These(Arc::clone(mask)),
+            Self::Here { allowed: Allowed::Nothing, .. } => Ruling::Complete,
             Self::Failed(error) => Ruling::Failed(error.clone()),
             Self::Away(_) => Ruling::Late,
         }
     }
 
     /// Takes the sampled token into the text and begins to compute the next mask.
-    pub(super) fn accept(&mut self, token: TokenId, masks: Option<&MaskThread>) {
+    pub(super) fn accept(&mut self, token: TokenId, forcing: Forcing, masks: Option<&MaskThread>) {
         let before = std::mem::replace(self, Self::Free);
         *self = match (before, masks) {
-            (Self::Here(constraint, _), Some(masks)) => Self::Away(masks.send(constraint, Some(token))),
-            (Self::Here(..), None) => Self::Failed(failed("its thread is gone")),
+            (Self::Here { constraint, .. }, Some(masks)) => Self::Away(masks.send(constraint, Some(token), forcing)),
+            (Self::Here { .. }, None) => Self::Failed(failed("its thread is gone")),
             (unchanged, _) => unchanged,
         };
     }
