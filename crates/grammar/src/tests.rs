@@ -394,3 +394,4 @@ fn schemas_of_the_real_world() {
 }
 
 mod calls;
+mod fuzz;

@@ -112,13 +112,13 @@ impl HarmonyParser {
         self.begun = false;
         let kind = match addressee {
             Some(addressee) => match addressee.strip_prefix("functions.") {
-                Some(name) => {
+                Some(name) if !name.is_empty() => {
                     (self.arguments, self.is_whole) = (JsonScan::default(), false);
                     out.push(AnswerDelta::CallStart { name: name.to_owned() });
                     Body::Call
                 }
                 None if addressee == "user" || addressee == "all" => Body::Text,
-                None => Body::Other,
+                Some(_) | None => Body::Other,
             },
             None if channel.starts_with("analysis") => Body::Reasoning,
             None => Body::Text,

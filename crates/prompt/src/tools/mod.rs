@@ -11,6 +11,8 @@ mod parser;
 mod scan;
 mod syntax;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;

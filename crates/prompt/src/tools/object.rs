@@ -111,15 +111,26 @@ impl ObjectCall {
                     }
                     Some('}') => self.close(held, raw, out),
                     Some('"') => self.key(held, raw, out),
-                    Some(_) => self.torn(),
+                    Some(_) => self.torn(out),
                 }
             }
         }
     }
 
     /// The object is broken: no call, unless its name is out already.
-    fn torn(&self) -> Progress {
-        if self.is_named() { Progress::Done } else { Progress::NoCall }
+    fn torn(&mut self, out: &mut Vec<AnswerDelta>) -> Progress {
+        if !self.is_named() {
+            return Progress::NoCall;
+        }
+        self.give_no_arguments(out);
+        Progress::Done
+    }
+
+    /// A call that says nothing of its arguments has none.
+    fn give_no_arguments(&mut self, out: &mut Vec<AnswerDelta>) {
+        if !std::mem::replace(&mut self.has_arguments, true) {
+            emit("{}", out);
+        }
     }
 
     fn close(&mut self, held: &mut String, raw: &mut String, out: &mut Vec<AnswerDelta>) -> Progress {
@@ -131,23 +142,27 @@ impl ObjectCall {
         if !self.is_named() {
             return Progress::NoCall;
         }
-        if !self.has_arguments {
-            emit(&super::parser::no_arguments().to_string(), out);
-        }
+        self.give_no_arguments(out);
         Progress::Done
     }
 
     /// A key and the beginning of its value.
     fn key(&mut self, held: &mut String, raw: &mut String, out: &mut Vec<AnswerDelta>) -> Progress {
         let Some(key_end) = value_end(held) else { return Progress::Wait };
-        let Ok(key) = serde_json::from_str::<String>(&held[..key_end]) else { return self.torn() };
+        let Ok(key) = serde_json::from_str::<String>(&held[..key_end]) else { return self.torn(out) };
         let rest = held[key_end..].trim_start();
         let Some(value) = rest.strip_prefix(':').map(str::trim_start) else {
-            return if rest.is_empty() { Progress::Wait } else { self.torn() };
+            return if rest.is_empty() { Progress::Wait } else { self.torn(out) };
         };
         let Some(first) = value.chars().next() else { return Progress::Wait };
         let value_at = held.len() - value.len();
+        if self.keyed && key.is_empty() {
+            return Progress::NoCall;
+        }
         if self.keyed && self.depth == 0 {
+            if first != '{' && value_end(value).is_none() {
+                return Progress::Wait;
+            }
             raw.push_str(&take(held, value_at));
             self.named(key, out);
             return self.arguments(first, held, raw, out);
@@ -188,7 +203,10 @@ impl ObjectCall {
         out: &mut Vec<AnswerDelta>,
     ) -> Progress {
         let Some(len) = value_end(&held[value_at..]) else { return Progress::Wait };
-        let Ok(name) = serde_json::from_str::<String>(&held[value_at..value_at + len]) else { return self.torn() };
+        let Ok(name) = serde_json::from_str::<String>(&held[value_at..value_at + len]) else { return self.torn(out) };
+        if name.is_empty() {
+            return Progress::NoCall;
+        }
         if self.names.as_ref().is_some_and(|tools| !tools.iter().any(|tool| tool.name == name)) {
             return Progress::NoCall;
         }

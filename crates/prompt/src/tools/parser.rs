@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::atoms;
 use super::format::{CallBody, CallFormat, Tags, literal, types_of};
@@ -96,6 +96,24 @@ pub(super) struct CallParser {
 }
 
 impl CallParser {
+    /// Passes over marks behind a call: control marks are no text, as some templates close a section they never opened,
+    /// and any mark that ends the text is what ended the turn. `None` where there is no such mark.
+    fn mark_behind_call(&mut self) -> Option<bool> {
+        let inside = self.held.strip_prefix('<')?;
+        let Some(end) = inside.find(|c: char| c == '>' || c == '<' || c.is_whitespace()) else {
+            return (!self.ended).then(|| self.wait(State::After));
+        };
+        if !inside[end..].starts_with('>') || end == 0 {
+            return None;
+        }
+        let len = end + 2;
+        if inside.starts_with(['|', '｜']) {
+            self.held.drain(..len);
+            return Some(self.go(State::After));
+        }
+        self.held[len..].trim().is_empty().then(|| self.wait(State::After))
+    }
+
     pub fn new(format: Arc<CallFormat>, tools: Arc<[Tool]>) -> Self {
         let is_json = matches!(format.body, CallBody::Object { .. } | CallBody::Keyed);
         let marks_before = |text: String| match text.find('{').filter(|_| is_json) {
@@ -330,12 +348,9 @@ impl CallParser {
         match &self.format.body {
             CallBody::Bare { quote } => {
                 let quote = quote.clone();
-                self.literal(out, |text| {
-                    let (value, end) = literals::value(text, Some(&quote))?;
-                    Some((value, end))
-                })
+                self.literal('{', out, |text| literals::value(text, Some(&quote)))
             }
-            CallBody::Python => self.literal(out, |text| {
+            CallBody::Python => self.literal('(', out, |text| {
                 let blanks = text.len() - text.trim_start().len();
                 let inner = text.trim_start().strip_prefix('(')?;
                 let (arguments, end) = literals::keyword_arguments(inner)?;
@@ -345,7 +360,17 @@ impl CallParser {
         }
     }
 
-    fn literal(&mut self, out: &mut Vec<AnswerDelta>, read: impl Fn(&str) -> Option<(Value, usize)>) -> bool {
+    /// Arguments that `read` takes once they are whole; they begin with `open`.
+    fn literal(
+        &mut self,
+        open: char,
+        out: &mut Vec<AnswerDelta>,
+        read: impl Fn(&str) -> Option<(Value, usize)>,
+    ) -> bool {
+        if self.held.trim_start().chars().next().is_some_and(|first| first != open) {
+            emit_arguments("{}", out);
+            return self.end(out);
+        }
         let Some((value, len)) = read(&self.held) else { return self.wait(State::Named) };
         self.held.drain(..len);
         emit_arguments(&value.to_string(), out);
@@ -528,20 +553,8 @@ impl CallParser {
         if !self.ended && (self.openers.iter().any(may_begin) || self.after.iter().any(may_begin)) {
             return self.wait(State::After);
         }
-        // Other control marks behind a call are no text either; some templates close a section they never opened.
-        if let Some(mark) = ["<|", "<｜"].into_iter().find(|mark| self.held.starts_with(mark)) {
-            match self.held[mark.len()..].find(|c: char| c == '>' || c == '<' || c.is_whitespace()) {
-                Some(end) if self.held[mark.len() + end..].starts_with('>') => {
-                    self.held.drain(..mark.len() + end + 1);
-                    return self.go(State::After);
-                }
-                None if !self.ended => return self.wait(State::After),
-                _ => {}
-            }
-        }
-        // A mark that ends the text is what ended the turn.
-        if self.held.starts_with('<') && atoms::marks(&self.held).next().is_some_and(|mark| self.held.trim_end() == mark) {
-            return self.wait(State::After);
+        if let Some(state) = self.mark_behind_call() {
+            return state;
         }
         let is_json = matches!(self.format.body, CallBody::Object { .. } | CallBody::Keyed);
         if is_json && self.held.starts_with('{') {
@@ -569,9 +582,4 @@ fn emit_arguments(text: &str, out: &mut Vec<AnswerDelta>) {
 fn escaped(text: &str) -> String {
     let quoted = Value::String(text.to_owned()).to_string();
     quoted[1..quoted.len() - 1].to_owned()
-}
-
-/// Arguments without any, for calls that give none.
-pub(super) fn no_arguments() -> Value {
-    Value::Object(Map::new())
 }

@@ -10,11 +10,11 @@ use crate::{ChatTemplate, TemplateVocabulary};
 
 /// What a client gets of a text.
 #[derive(Debug, Default, Clone, PartialEq)]
-struct Answer {
-    content: String,
-    reasoning: String,
-    calls: Vec<(String, String)>,
-    n_ended: usize,
+pub(super) struct Answer {
+    pub(super) content: String,
+    pub(super) reasoning: String,
+    pub(super) calls: Vec<(String, String)>,
+    pub(super) n_ended: usize,
 }
 
 impl Answer {
@@ -31,7 +31,7 @@ impl Answer {
     }
 }
 
-fn parse(parser: &AnswerParser, pieces: &[&str]) -> Answer {
+pub(super) fn parse(parser: &AnswerParser, pieces: &[&str]) -> Answer {
     let mut parser = parser.clone();
     let mut answer = Answer::default();
     pieces.iter().for_each(|piece| answer.add(parser.push(piece)));
