@@ -17,10 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 print!("{text}");
                 std::io::stdout().flush()?;
             }
-            ChatEvent::Tokens(_)
-            | ChatEvent::CallStart { .. }
-            | ChatEvent::CallArguments(_)
-            | ChatEvent::CallEnd => {}
+            ChatEvent::Tokens(_) | ChatEvent::CallStart { .. } | ChatEvent::CallArguments(_) | ChatEvent::CallEnd => {}
             ChatEvent::Done(end) => println!("\n[{} tokens]", end.completion.usage.completion_tokens),
         }
     }

@@ -7,8 +7,8 @@ use std::path::Path;
 use futures_executor::block_on;
 use ingle::prompt::{Conversation, Message, Role, TemplateOptions};
 use ingle::{
-    AnswerOptions, ChatCall, ChatEvent, ChatStream, FinishReason, GrammarSource, Runtime, SamplingOverrides, Strictness,
-    TextMatch, ToolUse,
+    AnswerOptions, ChatCall, ChatEvent, ChatStream, FinishReason, GrammarSource, Runtime, SamplingOverrides,
+    Strictness, TextMatch, ToolUse,
 };
 use serde_json::Value;
 

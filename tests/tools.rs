@@ -15,7 +15,8 @@ fn a_text_is_split_into_content_reasoning_and_calls() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("template.jinja");
     std::fs::write(&path, format!("{TEMPLATE}{{# <think></think> #}}")).expect("a written template");
-    let generated = "<think>\nHm.\n</think>\n\nLook:\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>";
+    let generated =
+        "<think>\nHm.\n</think>\n\nLook:\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>";
     let command = ingle(&["tools", "parse", "--template", path.to_str().expect("UTF-8")]);
     let output = with_input(command, generated);
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
@@ -79,7 +80,10 @@ fn the_corpus_is_parsed() {
         let has_text = written.contains(content) && !written.contains("<|channel|>analysis");
         let found = answer["tool_calls"].as_array().expect("calls");
         assert_eq!(found[..], calls[..found.len()], "{written}");
-        assert!(found.len() == calls.len() || (found.len() == 1 && written.matches("get_weather").count() == 1), "{written}");
+        assert!(
+            found.len() == calls.len() || (found.len() == 1 && written.matches("get_weather").count() == 1),
+            "{written}"
+        );
         assert_eq!(answer["content"], if has_text { content } else { "" }, "{written}");
         n_whole += usize::from(has_text && found.len() == calls.len());
     }

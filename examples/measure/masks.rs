@@ -24,7 +24,8 @@ pub struct Options {
 /// Prints a table in microseconds a token. A mask is cold where it had to be found, warm where it was looked up; each is
 /// timed with its application to a whole row of logits.
 pub fn run(options: &Options) -> anyhow::Result<()> {
-    let load = LoadOptions { name: "m".into(), path: options.file.clone(), context_size: Some(256), ..LoadOptions::default() };
+    let load =
+        LoadOptions { name: "m".into(), path: options.file.clone(), context_size: Some(256), ..LoadOptions::default() };
     let tokenizer = LlamaBackend.load_model(&load, &ingle_runtime::hardware::detect())?.tokenizer;
     let n_vocab = tokenizer.n_vocab();
     let peer = PeerVocabulary::open(&options.file);
@@ -83,7 +84,11 @@ impl Costs {
             }
             let cost = micros(begun);
             std::hint::black_box(&row);
-            if compiled.masks_found() > found { self.cold.push(cost) } else { self.warm.push(cost) }
+            if compiled.masks_found() > found {
+                self.cold.push(cost)
+            } else {
+                self.warm.push(cost)
+            }
             if constraint.accept(token).is_err() {
                 return;
             }
@@ -91,7 +96,14 @@ impl Costs {
     }
 
     /// The same with llama.cpp's sampler, over the first tokens.
-    fn follow_peer(&mut self, peer: &PeerVocabulary, grammar: &str, outputs: &[Vec<TokenId>], n_vocab: usize, most: usize) {
+    fn follow_peer(
+        &mut self,
+        peer: &PeerVocabulary,
+        grammar: &str,
+        outputs: &[Vec<TokenId>],
+        n_vocab: usize,
+        most: usize,
+    ) {
         for output in outputs {
             let Some(mut sampler) = peer.grammar(grammar) else { return };
             for &token in output {

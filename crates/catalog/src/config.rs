@@ -30,6 +30,8 @@ pub struct ModelConfig {
     pub template: TemplateConfig,
     /// What is done to the output.
     pub output: OutputConfig,
+    /// How tool calls are found in the output.
+    pub function: FunctionConfig,
     /// What the model may be asked for.
     pub usecases: BTreeSet<Usecase>,
     /// Whether requests are refused.
@@ -97,6 +99,8 @@ pub struct RequestDefaults {
     pub mirostat: Option<Mirostat>,
     /// GBNF.
     pub grammar: Option<String>,
+    /// A file with GBNF, in the models folder.
+    pub grammar_file: Option<String>,
 }
 
 /// A number of tokens, or all there are.
@@ -263,6 +267,37 @@ pub struct OutputConfig {
     pub trimsuffix: Vec<String>,
 }
 
+/// How tool calls are found in the output, where the model's own call format is not it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FunctionConfig {
+    /// Key of the name in JSON calls.
+    pub name_key: Option<String>,
+    /// Key of the arguments in JSON calls.
+    pub arguments_key: Option<String>,
+    /// Expressions with the groups `name` and `arguments`.
+    pub response_regex: Vec<String>,
+    /// Expressions whose first group is a JSON call.
+    pub json_regex_match: Vec<String>,
+    /// Expressions that find one argument each.
+    pub argument_regex: Vec<String>,
+    /// Group of an argument's name; empty is `key`.
+    pub argument_key_group: String,
+    /// Group of an argument's value; empty is `value`.
+    pub argument_value_group: String,
+    /// Expressions and what takes the place of their matches before calls are looked for.
+    pub replace_results: Vec<(String, String)>,
+    /// The same for text without calls.
+    pub replace_text: Vec<(String, String)>,
+    /// Expressions whose first group is text beside calls.
+    pub capture_text: Vec<String>,
+    /// Free answers are not held to the form of calls.
+    pub is_unconstrained: bool,
+    /// May an answer hold several calls? Absent is yes.
+    pub parallel_calls: Option<bool>,
+    /// Text before the JSON of a call.
+    pub prefix: String,
+}
+
 impl ModelConfig {
     /// The configuration of a bare GGUF file called `name`.
     #[must_use]
@@ -278,6 +313,7 @@ impl ModelConfig {
             load: LoadConfig::default(),
             template: TemplateConfig::default(),
             output: OutputConfig::default(),
+            function: FunctionConfig::default(),
             usecases: resolve::text_usecases(),
             availability: Availability::Enabled,
             residency: Residency::Evictable,

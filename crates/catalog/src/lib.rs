@@ -28,8 +28,8 @@ mod weights;
 mod yaml;
 
 pub use config::{
-    Availability, BackendOptions, ContextSize, FlashAttention, GpuLayers, LLAMA_CPP, LoadConfig, Mirostat,
-    MirostatVersion, ModelConfig, OutputConfig, RequestDefaults, Residency, TemplateConfig, TokenCount,
+    Availability, BackendOptions, ContextSize, FlashAttention, FunctionConfig, GpuLayers, LLAMA_CPP, LoadConfig,
+    Mirostat, MirostatVersion, ModelConfig, OutputConfig, RequestDefaults, Residency, TemplateConfig, TokenCount,
 };
 pub use error::{Attempt, CatalogError, Retry};
 #[cfg(feature = "download")]
@@ -40,7 +40,10 @@ pub use fetch::{
 pub use gallery::{FileSource, Gallery, GalleryEntry, GalleryFile, PipMember, SourcePlace};
 #[cfg(feature = "download")]
 pub use install::{ConfigOutcome, Installed, InstalledFile, Installer};
-pub use model_yaml::{Flag, ModelYaml, ParametersYaml, Real, TemplateYaml, Text, Whole};
+pub use model_yaml::{
+    Flag, FunctionGrammarYaml, FunctionYaml, ModelYaml, ParametersYaml, Real, ReplacementYaml, TemplateYaml, Text,
+    Whole,
+};
 pub use names::check_model_name;
 pub use registry::{Catalog, CatalogOptions, ModelEntry, ModelSource, ModelState, Weights};
 pub use scan::Problem;

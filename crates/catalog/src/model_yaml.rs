@@ -67,6 +67,10 @@ pub struct ModelYaml {
     pub cache_type_v: Option<Text>,
     /// Default grammar (GBNF).
     pub grammar: Option<Text>,
+    /// A file in the models folder with the default grammar.
+    pub grammar_file: Option<Text>,
+    /// Tool calls.
+    pub function: Option<FunctionYaml>,
     /// `key:value` for the backend.
     pub options: Option<Vec<Text>>,
     /// Vision projector file.
@@ -155,6 +159,64 @@ pub struct TemplateYaml {
     pub join_chat_messages_by_character: Option<Text>,
     /// In front of the answer.
     pub reply_prefix: Option<Text>,
+}
+
+/// The `function:` mapping: how tool calls are found in an answer.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct FunctionYaml {
+    /// Key of the name in JSON calls.
+    pub function_name_key: Option<Text>,
+    /// Key of the arguments in JSON calls.
+    pub function_arguments_key: Option<Text>,
+    /// Expressions with the groups `name` and `arguments`.
+    pub response_regex: Option<Vec<Text>>,
+    /// Expressions whose first group is a JSON call.
+    pub json_regex_match: Option<Vec<Text>>,
+    /// Expressions that find one argument each.
+    pub argument_regex: Option<Vec<Text>>,
+    /// Group of an argument's name.
+    pub argument_regex_key_name: Option<Text>,
+    /// Group of an argument's value.
+    pub argument_regex_value_name: Option<Text>,
+    /// Replacements before calls are looked for.
+    pub replace_function_results: Option<Vec<ReplacementYaml>>,
+    /// Replacements in text without calls.
+    pub replace_llm_results: Option<Vec<ReplacementYaml>>,
+    /// Expressions whose first group is text beside calls.
+    pub capture_llm_results: Option<Vec<Text>>,
+    /// The pseudo-tool `answer` of LocalAI's grammars; there is none here, as a free answer is text.
+    pub disable_no_action: Option<Flag>,
+    /// Its name.
+    pub no_action_function_name: Option<Text>,
+    /// Its description.
+    pub no_action_description_name: Option<Text>,
+    /// What answers are held to.
+    pub grammar: Option<FunctionGrammarYaml>,
+}
+
+/// A regular expression and what takes the place of its matches.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ReplacementYaml {
+    /// The expression.
+    pub key: Option<Text>,
+    /// The replacement; `$1` is the first group.
+    pub value: Option<Text>,
+}
+
+/// The `function.grammar:` mapping.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct FunctionGrammarYaml {
+    /// Free answers are not held to the form of calls.
+    pub disable: Option<Flag>,
+    /// Several calls in an answer.
+    pub parallel_calls: Option<Flag>,
+    /// Text before the JSON of a call.
+    pub prefix: Option<Text>,
+    /// Text and calls in one answer; always possible here.
+    pub mixed_mode: Option<Flag>,
 }
 
 /// A string; a number or truth value that someone left unquoted is taken as text.

@@ -175,15 +175,13 @@ impl Constraint for After {
                 }
                 n_handed_on
             }
-            Phase::Between(left) => {
-                match left.checked_sub(1).filter(|_| is_set(&self.opening.blanks, token)) {
-                    Some(left) if !self.is_answer(token)? => {
-                        self.phase = Phase::Between(left);
-                        0
-                    }
-                    _ => self.hand_on(&[token])?,
+            Phase::Between(left) => match left.checked_sub(1).filter(|_| is_set(&self.opening.blanks, token)) {
+                Some(left) if !self.is_answer(token)? => {
+                    self.phase = Phase::Between(left);
+                    0
                 }
-            }
+                _ => self.hand_on(&[token])?,
+            },
             Phase::Inside => self.hand_on(&[token])?,
         };
         self.before.push((phase, n_handed_on));

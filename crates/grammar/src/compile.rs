@@ -147,7 +147,8 @@ impl Compiled {
             GrammarSource::Calls { unenforced, .. } => unenforced,
             _ => &[],
         };
-        let unenforced = left_out.iter().chain(&unenforced).map(|warning| one_line(&located(warning, source))).collect();
+        let unenforced =
+            left_out.iter().chain(&unenforced).map(|warning| one_line(&located(warning, source))).collect();
         let call_validators = match source {
             GrammarSource::Calls { schemas, .. } => composed::validators(schemas)?,
             _ => Vec::new(),
@@ -270,10 +271,7 @@ fn check_size(source: &GrammarSource) -> Result<(), GrammarError> {
     }
 }
 
-fn top_level(
-    source: &GrammarSource,
-    environment: &Environment,
-) -> Result<TopLevelGrammar, Box<dyn std::error::Error>> {
+fn top_level(source: &GrammarSource, environment: &Environment) -> Result<TopLevelGrammar, Box<dyn std::error::Error>> {
     let any_object = json!({"type": "object"});
     match source {
         GrammarSource::JsonSchema { schema, strictness } => with_options(schema, *strictness),

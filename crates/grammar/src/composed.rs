@@ -205,9 +205,7 @@ impl Controls {
 }
 
 /// Whole values against their schemas, by name: what a lenient call is looked at with afterwards.
-pub(crate) fn validators(
-    schemas: &[(String, Value)],
-) -> Result<Vec<(String, jsonschema::Validator)>, GrammarError> {
+pub(crate) fn validators(schemas: &[(String, Value)]) -> Result<Vec<(String, jsonschema::Validator)>, GrammarError> {
     let kind = "JSON schema";
     let one = |(name, schema): &(String, Value)| {
         let validator = crate::compile::validator(schema);

@@ -13,9 +13,9 @@ pub(crate) fn check(expression: &str) -> Result<(), String> {
     let mut parser = regex_syntax::ParserBuilder::new().nest_limit(250).utf8(false).build();
     let Ok(hir) = parser.parse(expression) else { return Ok(()) };
     match size(&hir) {
-        size if size > MAX_SIZE => Err(format!(
-            "an expression has {size} parts when its repetitions are written out; use at most {MAX_SIZE}"
-        )),
+        size if size > MAX_SIZE => {
+            Err(format!("an expression has {size} parts when its repetitions are written out; use at most {MAX_SIZE}"))
+        }
         _ => Ok(()),
     }
 }
@@ -55,9 +55,7 @@ fn size(hir: &Hir) -> u64 {
             let times = repetition.max.unwrap_or(repetition.min.saturating_add(1));
             size(&repetition.sub).max(1).saturating_mul(u64::from(times))
         }
-        HirKind::Concat(parts) | HirKind::Alternation(parts) => {
-            parts.iter().map(size).fold(0, u64::saturating_add)
-        }
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => parts.iter().map(size).fold(0, u64::saturating_add),
     }
 }
 

@@ -18,9 +18,9 @@ mod formats;
 mod gbnf;
 mod matcher;
 mod places;
-mod trigger;
 #[cfg(test)]
 mod tests;
+mod trigger;
 
 pub use after::Opening;
 pub use cache::GrammarCache;

@@ -41,9 +41,11 @@ fn find(schema: &Value, keyword: &str, place: &mut String, depth: usize, places:
         place.push('/');
         place.push_str(key);
         match value {
-            Value::Array(schemas) if INNER.contains(&key.as_str()) => schemas.iter().enumerate().for_each(|(idx, one)| {
-                below(one, keyword, place, &idx.to_string(), depth, places);
-            }),
+            Value::Array(schemas) if INNER.contains(&key.as_str()) => {
+                schemas.iter().enumerate().for_each(|(idx, one)| {
+                    below(one, keyword, place, &idx.to_string(), depth, places);
+                })
+            }
             Value::Object(schemas) if NAMED.contains(&key.as_str()) => schemas.iter().for_each(|(name, one)| {
                 below(one, keyword, place, &name.replace('~', "~0").replace('/', "~1"), depth, places);
             }),

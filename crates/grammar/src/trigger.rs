@@ -144,7 +144,9 @@ impl Triggered {
         rest.into_iter().all(|token| {
             let is_allowed = match trial.allowed() {
                 Ok(Allowed::All) => true,
-                Ok(Allowed::These(mask)) => mask.get(token as usize / 32).is_some_and(|word| word >> (token % 32) & 1 == 1),
+                Ok(Allowed::These(mask)) => {
+                    mask.get(token as usize / 32).is_some_and(|word| word >> (token % 32) & 1 == 1)
+                }
                 Ok(Allowed::Nothing) | Err(_) => false,
             };
             is_allowed && trial.accept(token).is_ok()

@@ -46,4 +46,6 @@ pub use reasoning::ReasoningFormat;
 pub use row::render_row;
 pub use segments::{ControlTokens, RenderedPrompt};
 pub use template::{ChatTemplate, TemplateSupport, TemplateVocabulary};
-pub use tools::{AnswerDelta, AnswerParser, CallCount, CallForm, CallFormat, CallSyntax, CallTrigger};
+pub use tools::{
+    AnswerDelta, AnswerParser, CallCount, CallForm, CallFormat, CallRuleOptions, CallRules, CallSyntax, CallTrigger,
+};

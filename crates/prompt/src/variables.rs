@@ -142,9 +142,9 @@ fn call_id(id: &str, shapes: Shapes) -> Cow<'_, str> {
         return Cow::Borrowed(id);
     }
     // FNV-1a: the same in every run, so that a cached prefix stays one.
-    let mut hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let mut hash = id
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     let digit = |_| {
         let digit = char::from_digit((hash % 36) as u32, 36).unwrap_or('0');
         hash /= 36;

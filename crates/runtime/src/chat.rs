@@ -1,7 +1,5 @@
 //! Chat: from a conversation to streams of answers.
 
-use std::sync::Arc;
-
 use ingle_catalog::Usecase;
 use ingle_engine::{ControlTokens, TextModel, TokenKind};
 use ingle_prompt::{
@@ -10,8 +8,8 @@ use ingle_prompt::{
 };
 
 use crate::complete::{generation_request, repeat, tokenize_prompt};
-use crate::tools::{Held, Plan, ToolUse, offered};
-use crate::{AnswerOptions, ChatStream, Lease, Runtime, RuntimeError};
+use crate::tools::{Held, Plan, Reading, ToolUse, offered};
+use crate::{AnswerOptions, ChatStream, Lease, Runtime, RuntimeError, grammar};
 
 /// A conversation to answer.
 #[derive(Debug, Clone)]
@@ -47,15 +45,21 @@ impl Runtime {
         let format = ReasoningFormat::detect(template.source(), &rendered.text());
         let mut request = generation_request(model, lease.config(), prompt, &call.options)?;
         let may_call = !conversation.tools.is_empty();
+        let reading = Reading::new(lease.config(), template.call_format(), &call.tool_use)?;
         if format == ReasoningFormat::Harmony || (may_call && template.calls_hold_control_tokens()) {
             request.control_tokens = ControlTokens::Show;
         }
-        let plan = Plan { format: template.call_format(), reasoning: format, tools: &tools, tool_use: &call.tool_use };
-        let Held { form, constraint } = plan.hold(&lease, call.options.grammar.as_ref())?;
+        let own = match may_call {
+            true => None,
+            false => grammar::of_config(self.catalog(), lease.config())?,
+        };
+        let plan = Plan { reading: &reading, reasoning: format, tools: &tools, tool_use: &call.tool_use };
+        let Held { form, constraint } = plan.hold(&lease, call.options.grammar.as_ref().or(own.as_ref()))?;
         request.constraint = constraint;
-        let parser = match may_call {
-            true => AnswerParser::with_calls(format, Arc::clone(template.call_format()), tools.into()),
-            false => AnswerParser::new(format),
+        let parser = match (may_call, reading.rules) {
+            (true, Some(rules)) => AnswerParser::with_rules(format, rules),
+            (true, None) => AnswerParser::with_calls(format, reading.format, tools.into()),
+            (false, _) => AnswerParser::new(format),
         };
         let wants_tokens = call.options.top_logprobs.is_some();
         let generations = model.submit_all(repeat(request, call.options.n)?)?;

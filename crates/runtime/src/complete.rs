@@ -2,7 +2,8 @@
 
 use ingle_catalog::{ModelConfig, Usecase};
 use ingle_engine::{
-    ConstraintHandle, ControlTokens, EndOfGeneration, EngineError, GenerationRequest, Segment, Surround, TextModel, TokenId,
+    ConstraintHandle, ControlTokens, EndOfGeneration, EngineError, GenerationRequest, Segment, Surround, TextModel,
+    TokenId,
 };
 
 use crate::options::sampling_params;
@@ -47,7 +48,8 @@ impl Runtime {
             PromptInput::Tokens(tokens) => tokens,
         };
         let mut request = generation_request(model, lease.config(), prompt, &call.options)?;
-        let form = grammar::form(&lease, &call.options)?;
+        let own = grammar::of_config(self.catalog(), lease.config())?;
+        let form = grammar::form(&lease, call.options.grammar.as_ref().or(own.as_ref()))?;
         request.constraint = form.as_ref().map(|form| ConstraintHandle(form.start()));
         let generations = model.submit_all(repeat(request, call.options.n)?)?;
         let stream = |generation| TextStream::new(generation, lease.clone(), form.clone());

@@ -2,16 +2,34 @@
 
 use std::sync::Arc;
 
+use ingle_catalog::{Catalog, ModelConfig};
 use ingle_engine::{Constraint, ConstraintHandle};
-use ingle_grammar::{Compiled, Environment, GrammarCache, GrammarError};
-use ingle_prompt::ReasoningFormat;
+use ingle_grammar::{Compiled, Environment, GrammarCache, GrammarError, GrammarSource};
+use ingle_prompt::{PromptError, ReasoningFormat};
 
-use crate::{AnswerOptions, Lease, RuntimeError};
+use crate::{Lease, RuntimeError};
 
-/// The form that `options` ask for. Compiles the grammar, which may take a second: not for an executor's thread.
-pub(crate) fn form(lease: &Lease, options: &AnswerOptions) -> Result<Option<Arc<Compiled>>, RuntimeError> {
-    let Some(source) = &options.grammar else { return Ok(None) };
+/// The form that is asked for. Compiles the grammar, which may take a second: not for an executor's thread.
+pub(crate) fn form(lease: &Lease, source: Option<&GrammarSource>) -> Result<Option<Arc<Compiled>>, RuntimeError> {
+    let Some(source) = source else { return Ok(None) };
     Ok(Some(grammars(lease)?.get(source)?))
+}
+
+/// The grammar of answers to requests that bring none, as the model's configuration has it.
+pub(crate) fn of_config(catalog: &Catalog, config: &ModelConfig) -> Result<Option<GrammarSource>, RuntimeError> {
+    let defaults = &config.defaults;
+    let text = match (&defaults.grammar, &defaults.grammar_file) {
+        (Some(text), _) => text.clone(),
+        (None, Some(file)) => {
+            let path = catalog.models_path().join(file);
+            std::fs::read_to_string(&path).map_err(|_| PromptError::Input {
+                field: format!("grammar_file of the model's configuration, {},", path.display()),
+                expected: "a readable file of text",
+            })?
+        }
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(GrammarSource::Gbnf(text)))
 }
 
 /// `constraint` for a model that reasons first: it begins behind the reasoning.

@@ -15,9 +15,9 @@ mod manager;
 mod options;
 mod runtime;
 mod status;
-mod tools;
 #[cfg(test)]
 mod tests;
+mod tools;
 
 pub use answer::{ChatCompletion, ChatEvent, ChatStream, TextStream};
 pub use chat::ChatCall;

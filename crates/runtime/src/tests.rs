@@ -219,3 +219,67 @@ fn requests_override_the_configuration_and_the_configuration_the_defaults() {
     let dry = merged(SamplingOverrides { dry_multiplier: Some(0.8), ..SamplingOverrides::default() }).dry.unwrap();
     assert!(!dry.breakers.is_empty(), "the usual breakers are known to the vocabulary");
 }
+
+/// A house whose model `one` has these further lines in its configuration.
+fn configured(answers: Answers, yaml: &str) -> House {
+    let house = house(answers);
+    let path = house.folder.path().join("one.yaml");
+    let before = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, before + yaml).unwrap();
+    house.runtime.catalog().reload().unwrap();
+    house
+}
+
+fn with_tool(mut call: ChatCall, choice: ToolChoice) -> ChatCall {
+    let parameters = serde_json::json!({"type": "object", "properties": {"x": {"type": "string"}}, "required": ["x"]});
+    let raw = serde_json::json!({"type": "function", "function": {"name": "add", "parameters": parameters.clone()}});
+    let tool = ingle_prompt::Tool { name: "add".into(), description: None, parameters, strict: false, raw };
+    call.conversation.tools = vec![tool];
+    call.tool_use.choice = choice;
+    call.options.max_tokens = Some(100);
+    call
+}
+
+#[test]
+fn a_configuration_says_how_calls_are_found() {
+    let yaml = "function:\n  response_regex: ['(?P<name>\\w+)\\((?P<arguments>.*)\\)']\n  argument_regex: ['(?P<key>\\w+)=(?P<value>\\w+)']\n  capture_llm_results: ['^(.*?):']\n";
+    let house = configured(Answers::Text("Look: add(x=5)".into()), yaml);
+    let mut streams = block_on(house.runtime.chat(with_tool(call("one", "hi"), ToolChoice::Auto))).unwrap();
+    let (content, _, done) = read(streams.pop().unwrap());
+    assert_eq!((content.as_str(), done.n_calls, done.is_cut), ("Look[add]{\"x\":\"5\"}", 1, false));
+    // A call that must be made has a form, whatever the expressions are.
+    let mut streams = block_on(house.runtime.chat(with_tool(call("one", "hi"), ToolChoice::Required))).unwrap();
+    let (content, _, done) = read(streams.pop().unwrap());
+    assert!(content.starts_with("[add]{\"x\":") && done.n_calls >= 1, "{content}");
+
+    let house = configured(Answers::Text("add(1)".into()), "function:\n  response_regex: ['(']\n");
+    let error = block_on(house.runtime.chat(with_tool(call("one", "hi"), ToolChoice::Auto))).unwrap_err().to_string();
+    assert!(error.contains("function.response_regex") && error.contains("regular expression"), "{error}");
+}
+
+#[test]
+fn keys_of_calls_can_be_configured() {
+    let yaml = "function:\n  function_name_key: tool\n  function_arguments_key: input\n";
+    let house = configured(
+        Answers::Text("<tool_call>\n{\"tool\": \"add\", \"input\": {\"x\": \"1\"}}\n</tool_call>".into()),
+        yaml,
+    );
+    let mut streams = block_on(house.runtime.chat(with_tool(call("one", "hi"), ToolChoice::Required))).unwrap();
+    assert_eq!(read(streams.pop().unwrap()).0, "[add]{\"x\": \"1\"}");
+}
+
+#[test]
+fn the_grammar_of_a_configuration_holds_answers_that_bring_none() {
+    let house = configured(Answers::Text("maybe".into()), "grammar: 'root ::= \"yes\" | \"no\"'\n");
+    let mut streams = block_on(house.runtime.chat(call("one", "hi"))).unwrap();
+    assert!(["yes", "no"].contains(&read(streams.pop().unwrap()).0.as_str()));
+    let mut asked = call("one", "hi");
+    asked.options.grammar = Some(GrammarSource::Regex("may(be|not)".into()));
+    assert_eq!(read(block_on(house.runtime.chat(asked)).unwrap().pop().unwrap()).0, "maybe");
+
+    let house = configured(Answers::Text("maybe".into()), "grammar_file: answer.gbnf\n");
+    let error = block_on(house.runtime.chat(call("one", "hi"))).unwrap_err().to_string();
+    assert!(error.contains("answer.gbnf"), "{error}");
+    std::fs::write(house.folder.path().join("answer.gbnf"), "root ::= \"no\"\n").unwrap();
+    assert_eq!(read(block_on(house.runtime.chat(call("one", "hi"))).unwrap().pop().unwrap()).0, "no");
+}

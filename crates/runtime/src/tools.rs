@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use ingle_catalog::ModelConfig;
 use ingle_engine::ConstraintHandle;
 use ingle_grammar::{Compiled, GrammarError, GrammarSource, Piece, Strictness};
-use ingle_prompt::{CallCount, CallForm, CallFormat, CallSyntax, Conversation, ReasoningFormat, Tool};
+use ingle_prompt::{
+    CallCount, CallForm, CallFormat, CallRuleOptions, CallRules, CallSyntax, Conversation, ReasoningFormat, Tool,
+};
 
 use crate::{Lease, RuntimeError, grammar};
 
@@ -41,9 +44,59 @@ pub enum ToolCallCount {
     Several,
 }
 
+/// How calls are written and found: in the format of the model's template, unless its configuration says otherwise.
+pub(crate) struct Reading {
+    pub format: Arc<CallFormat>,
+    /// What finds the calls in place of the format.
+    pub rules: Option<Arc<CallRules>>,
+    /// Free answers are held to the format where they call.
+    holds_free_answers: bool,
+    count: CallCount,
+}
+
+impl Reading {
+    pub fn new(config: &ModelConfig, format: &Arc<CallFormat>, tool_use: &ToolUse) -> Result<Self, RuntimeError> {
+        let function = &config.function;
+        let options = CallRuleOptions {
+            name_key: function.name_key.clone(),
+            arguments_key: function.arguments_key.clone(),
+            response_regex: function.response_regex.clone(),
+            json_regex_match: function.json_regex_match.clone(),
+            argument_regex: function.argument_regex.clone(),
+            argument_key_group: function.argument_key_group.clone(),
+            argument_value_group: function.argument_value_group.clone(),
+            replace_results: function.replace_results.clone(),
+            replace_text: function.replace_text.clone(),
+            capture_text: function.capture_text.clone(),
+        };
+        let keys = |format: &CallFormat| {
+            Arc::new(format.with_keys(function.name_key.as_deref(), function.arguments_key.as_deref()))
+        };
+        let is_forced = matches!(tool_use.choice, ToolChoice::Required | ToolChoice::Named(_));
+        let is_ruled = options.find_calls();
+        let format = match (is_ruled, &function.name_key, &function.arguments_key) {
+            (true, _, _) => keys(&CallFormat::plain_object(&function.prefix)),
+            (false, None, None) => Arc::clone(format),
+            (false, _, _) => keys(format),
+        };
+        // A call that must be made is held to a form, and read by that.
+        let rules = match is_ruled && !is_forced {
+            true => Some(Arc::new(CallRules::new(&options)?)),
+            false => None,
+        };
+        let several = tool_use.count == ToolCallCount::Several && function.parallel_calls != Some(false);
+        Ok(Self {
+            format,
+            holds_free_answers: rules.is_none() && !function.is_unconstrained,
+            rules,
+            count: if several { CallCount::Several } else { CallCount::One },
+        })
+    }
+}
+
 /// What tools make of an answer.
 pub(crate) struct Plan<'a> {
-    pub format: &'a CallFormat,
+    pub reading: &'a Reading,
     pub reasoning: ReasoningFormat,
     pub tools: &'a [Tool],
     pub tool_use: &'a ToolUse,
@@ -66,13 +119,12 @@ pub(crate) fn offered(conversation: Conversation, tool_use: &ToolUse) -> Convers
 impl Plan<'_> {
     /// Compiles what the answer is held to; `other` is a form that its text must have.
     pub fn hold(&self, lease: &Lease, other: Option<&GrammarSource>) -> Result<Held, RuntimeError> {
-        let count = match self.tool_use.count {
-            ToolCallCount::One => CallCount::One,
-            ToolCallCount::Several => CallCount::Several,
-        };
+        let count = self.reading.count;
         let must_call: Vec<Tool> = match &self.tool_use.choice {
             ToolChoice::None => return self.never(lease, other),
-            ToolChoice::Auto if self.tools.is_empty() => return self.text(lease, other),
+            ToolChoice::Auto if self.tools.is_empty() || !self.reading.holds_free_answers => {
+                return self.text(lease, other);
+            }
             ToolChoice::Auto => return self.may_call(lease, other, count),
             ToolChoice::Required => self.tools.to_vec(),
             ToolChoice::Named(name) => self.tools.iter().filter(|tool| tool.name == *name).cloned().collect(),
@@ -84,9 +136,9 @@ impl Plan<'_> {
                 permitted: "a tool of `tools`".into(),
             });
         }
-        let calls = self.format.calls(&must_call, count);
+        let calls = self.reading.format.calls(&must_call, count);
         let form = compile(lease, source(calls, &must_call, None)?)?;
-        let constraint = match self.format.calls_hold_reasoning() {
+        let constraint = match self.reading.format.calls_hold_reasoning() {
             true => Some(ConstraintHandle(form.start())),
             false => Some(grammar::behind_reasoning(lease, form.start(), self.reasoning)?),
         };
@@ -102,9 +154,9 @@ impl Plan<'_> {
 
     /// An answer in which no call may begin.
     fn never(&self, lease: &Lease, other: Option<&GrammarSource>) -> Result<Held, RuntimeError> {
-        let trigger = self.format.call_trigger();
+        let trigger = self.reading.format.call_trigger();
         // Without a mark of its own a call is text like any other.
-        if other.is_some() || self.tools.is_empty() || trigger.at_start {
+        if other.is_some() || self.reading.rules.is_some() || self.tools.is_empty() || trigger.at_start {
             return self.text(lease, other);
         }
         let trigger = grammar::grammars(lease)?.trigger(&trigger.text, false);
@@ -115,8 +167,8 @@ impl Plan<'_> {
     fn may_call(&self, lease: &Lease, other: Option<&GrammarSource>, count: CallCount) -> Result<Held, RuntimeError> {
         if let Some(other) = other {
             return match text_piece(other) {
-                Some(piece) if !self.format.calls_hold_reasoning() => {
-                    let calls = self.format.calls(self.tools, count);
+                Some(piece) if !self.reading.format.calls_hold_reasoning() => {
+                    let calls = self.reading.format.calls(self.tools, count);
                     let form = compile(lease, source(calls, self.tools, Some(piece))?)?;
                     let constraint = grammar::behind_reasoning(lease, form.start(), self.reasoning)?;
                     Ok(Held { form: Some(form), constraint: Some(constraint) })
@@ -124,13 +176,13 @@ impl Plan<'_> {
                 _ => self.text(lease, Some(other)),
             };
         }
-        let trigger = self.format.call_trigger();
-        let form = compile(lease, source(self.format.behind_trigger(self.tools, count), self.tools, None)?)?;
+        let trigger = self.reading.format.call_trigger();
+        let form = compile(lease, source(self.reading.format.behind_trigger(self.tools, count), self.tools, None)?)?;
         let Some(trigger) = grammar::grammars(lease)?.trigger(&trigger.text, trigger.at_start) else {
             return Ok(Held { form: Some(form), constraint: None });
         };
         let triggered = trigger.then(form.start());
-        let constraint = match self.format.calls_hold_reasoning() {
+        let constraint = match self.reading.format.calls_hold_reasoning() {
             true => ConstraintHandle(triggered),
             false => grammar::behind_reasoning(lease, triggered, self.reasoning)?,
         };

@@ -1,10 +1,12 @@
 //! From what the YAML says to what it means.
 
 use super::{
-    Availability, BackendOptions, ContextSize, FlashAttention, GpuLayers, LLAMA_CPP, LoadConfig, Mirostat,
-    MirostatVersion, ModelConfig, OutputConfig, RequestDefaults, Residency, TemplateConfig, TokenCount,
+    Availability, BackendOptions, ContextSize, FlashAttention, FunctionConfig, GpuLayers, LLAMA_CPP, LoadConfig,
+    Mirostat, MirostatVersion, ModelConfig, OutputConfig, RequestDefaults, Residency, TemplateConfig, TokenCount,
 };
-use crate::model_yaml::{Flag, ModelYaml, ParametersYaml, Real, TemplateYaml, Text, Whole, read_flag};
+use crate::model_yaml::{
+    Flag, FunctionYaml, ModelYaml, ParametersYaml, Real, ReplacementYaml, TemplateYaml, Text, Whole, read_flag,
+};
 use crate::{Usecase, names, uri};
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -47,6 +49,7 @@ impl ModelConfig {
             load: load_config(&yaml, &parameters)?,
             template: template_config(&yaml),
             output: output_config(&yaml),
+            function: function_config(&yaml),
             availability: if on(yaml.disabled) { Availability::Disabled } else { Availability::Enabled },
             residency: if on(yaml.pinned) { Residency::Pinned } else { Residency::Evictable },
             description: text(yaml.description),
@@ -159,6 +162,7 @@ fn request_defaults(yaml: &ModelYaml, from: &ParametersYaml) -> Resolved<Request
         logit_bias: from.logit_bias.iter().flatten().map(|(token, bias)| (token.clone(), bias.0 as f32)).collect(),
         mirostat: mirostat(yaml)?,
         grammar: text(yaml.grammar.clone()),
+        grammar_file: grammar_file(yaml)?,
     })
 }
 
@@ -317,6 +321,41 @@ fn template_config(yaml: &ModelYaml) -> TemplateConfig {
         reply_prefix: text(from.reply_prefix),
         roles: yaml.roles.iter().flatten().map(|(role, prefix)| (role.clone(), prefix.0.clone())).collect(),
         system_prompt: text(yaml.system_prompt.clone()),
+    }
+}
+
+/// A file inside the models folder.
+fn grammar_file(yaml: &ModelYaml) -> Resolved<Option<String>> {
+    let Some(file) = text(yaml.grammar_file.clone()) else { return Ok(None) };
+    match names::check("grammar_file", &file) {
+        Ok(()) => Ok(Some(file)),
+        Err(error) => bad("grammar_file", error.to_string()),
+    }
+}
+
+fn function_config(yaml: &ModelYaml) -> FunctionConfig {
+    let from: FunctionYaml = yaml.function.clone().unwrap_or_default();
+    let grammar = from.grammar.clone().unwrap_or_default();
+    let pairs = |list: &Option<Vec<ReplacementYaml>>| -> Vec<(String, String)> {
+        let pair = |entry: &ReplacementYaml| {
+            Some((text(entry.key.clone())?, entry.value.clone().map_or_else(String::new, |text| text.0)))
+        };
+        list.iter().flatten().filter_map(pair).collect()
+    };
+    FunctionConfig {
+        name_key: text(from.function_name_key),
+        arguments_key: text(from.function_arguments_key),
+        response_regex: texts(&from.response_regex),
+        json_regex_match: texts(&from.json_regex_match),
+        argument_regex: texts(&from.argument_regex),
+        argument_key_group: text(from.argument_regex_key_name).unwrap_or_default(),
+        argument_value_group: text(from.argument_regex_value_name).unwrap_or_default(),
+        replace_results: pairs(&from.replace_function_results),
+        replace_text: pairs(&from.replace_llm_results),
+        capture_text: texts(&from.capture_llm_results),
+        is_unconstrained: on(grammar.disable),
+        parallel_calls: grammar.parallel_calls.map(|flag| flag.0),
+        prefix: grammar.prefix.map_or_else(String::new, |text| text.0),
     }
 }
 

@@ -58,12 +58,7 @@ impl MaskThread {
         Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
 
-    fn send(
-        &self,
-        constraint: Box<dyn Constraint>,
-        accepted: Option<TokenId>,
-        forcing: Forcing,
-    ) -> Receiver<Outcome> {
+    fn send(&self, constraint: Box<dyn Constraint>, accepted: Option<TokenId>, forcing: Forcing) -> Receiver<Outcome> {
         let (reply, receiver) = mpsc::channel();
         if let Some(jobs) = &self.jobs {
             // Without the thread the receiver is closed, which is noticed there.
@@ -112,11 +107,7 @@ pub(super) enum Guard {
     /// The mask for the next token is being computed.
     Away(Receiver<Outcome>),
     /// The mask is here, for behind the forced tokens that come first.
-    Here {
-        constraint: Box<dyn Constraint>,
-        forced: Vec<TokenId>,
-        allowed: Allowed,
-    },
+    Here { constraint: Box<dyn Constraint>, forced: Vec<TokenId>, allowed: Allowed },
     /// It failed, and allows nothing any more.
     Failed(ConstraintError),
 }
@@ -149,11 +140,7 @@ pub(super) enum Patience {
 
 impl Guard {
     /// Begins to compute the first mask.
-    pub(super) fn new(
-        constraint: Option<Box<dyn Constraint>>,
-        forcing: Forcing,
-        masks: Option<&MaskThread>,
-    ) -> Self {
+    pub(super) fn new(constraint: Option<Box<dyn Constraint>>, forcing: Forcing, masks: Option<&MaskThread>) -> Self {
         match (constraint, masks) {
             (None, _) => Self::Free,
             (Some(constraint), Some(masks)) => Self::Away(masks.send(constraint, None, forcing)),

@@ -11,7 +11,8 @@ fn json_piece(schema: Value) -> Piece {
 }
 
 fn compiled(form: Piece) -> Compiled {
-    Compiled::new(&environment(), &GrammarSource::Calls { form, schemas: Vec::new(), unenforced: Vec::new() }).expect("it compiles")
+    Compiled::new(&environment(), &GrammarSource::Calls { form, schemas: Vec::new(), unenforced: Vec::new() })
+        .expect("it compiles")
 }
 
 fn weather() -> Value {
@@ -24,7 +25,10 @@ fn composed_forms_take_what_they_describe() {
         text("<tool_call>\n{\"name\": \""),
         Piece::OneOf(vec![
             Piece::Sequence(vec![text("get_weather\", \"arguments\": "), json_piece(weather())]),
-            Piece::Sequence(vec![text("ping\", \"arguments\": "), json_piece(json!({"type": "object", "maxProperties": 0}))]),
+            Piece::Sequence(vec![
+                text("ping\", \"arguments\": "),
+                json_piece(json!({"type": "object", "maxProperties": 0})),
+            ]),
         ]),
         text("}\n</tool_call>"),
     ]);
@@ -32,8 +36,13 @@ fn composed_forms_take_what_they_describe() {
     let hermes = compiled(Piece::Sequence(vec![call, Piece::Repeated(Box::new(next))]));
     let one = "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"</tool_call>\"}}\n</tool_call>";
     assert!(accepts(&hermes, one));
-    assert!(accepts(&hermes, &format!("{one}\n<tool_call>\n{{\"name\": \"ping\", \"arguments\": {{}}}}\n</tool_call>")));
-    for wrong in [one.replace("city", "town"), one.replace("get_weather", "other"), format!("{one} and"), one[1..].to_owned()] {
+    assert!(accepts(
+        &hermes,
+        &format!("{one}\n<tool_call>\n{{\"name\": \"ping\", \"arguments\": {{}}}}\n</tool_call>")
+    ));
+    for wrong in
+        [one.replace("city", "town"), one.replace("get_weather", "other"), format!("{one} and"), one[1..].to_owned()]
+    {
         assert!(!accepts(&hermes, &wrong), "{wrong}");
     }
 
@@ -45,8 +54,14 @@ fn composed_forms_take_what_they_describe() {
         text("\n</function>"),
     ]));
     assert!(accepts(&tagged, "<function=f>\n<parameter=q>\nSELECT a < b </b>\n</parameter>\n</function>"));
-    assert!(accepts(&tagged, "<function=f>\n<parameter=q>\n</parameter>\n<parameter=n>\n12\n</parameter>\n</function>"));
-    assert!(!accepts(&tagged, "<function=f>\n<parameter=q>\n</parameter>\n<parameter=n>\n1234\n</parameter>\n</function>"));
+    assert!(accepts(
+        &tagged,
+        "<function=f>\n<parameter=q>\n</parameter>\n<parameter=n>\n12\n</parameter>\n</function>"
+    ));
+    assert!(!accepts(
+        &tagged,
+        "<function=f>\n<parameter=q>\n</parameter>\n<parameter=n>\n1234\n</parameter>\n</function>"
+    ));
 }
 
 /// The first token that the constraint refuses, or whether the text may end.

@@ -5,9 +5,50 @@ use crate::gbnf::TextMatch;
 
 /// Pieces of grammars: random ones of them come nearer to a grammar than random bytes do.
 const PIECES: [&str; 44] = [
-    "root", "a", "b", "item-1", " ::= ", "::=", " | ", "|", " ", "\n", "\n\n", "\t", "\"", "\"x\"", "\"\"", "\"\\n\"", "\"é\"",
-    "\"\\x41\"", "\"\\", "[", "]", "[a-z]", "[^a-z]", "[^]", "[\\]]", "[\n]", "[z-a]", "(", ")", "*", "+", "?", "{2}",
-    "{1,3}", "{0,}", "{3,1}", "{99999999999}", ".", "#", "# c\n", "<x>", "!<[7]>", "<[1-3]>", "\u{0}",
+    "root",
+    "a",
+    "b",
+    "item-1",
+    " ::= ",
+    "::=",
+    " | ",
+    "|",
+    " ",
+    "\n",
+    "\n\n",
+    "\t",
+    "\"",
+    "\"x\"",
+    "\"\"",
+    "\"\\n\"",
+    "\"é\"",
+    "\"\\x41\"",
+    "\"\\",
+    "[",
+    "]",
+    "[a-z]",
+    "[^a-z]",
+    "[^]",
+    "[\\]]",
+    "[\n]",
+    "[z-a]",
+    "(",
+    ")",
+    "*",
+    "+",
+    "?",
+    "{2}",
+    "{1,3}",
+    "{0,}",
+    "{3,1}",
+    "{99999999999}",
+    ".",
+    "#",
+    "# c\n",
+    "<x>",
+    "!<[7]>",
+    "<[1-3]>",
+    "\u{0}",
 ];
 
 fn text_of(choices: &[u8]) -> String {
@@ -26,7 +67,12 @@ fn try_out(grammar: &str) {
                 let found = compiled.follow(text);
                 // A token that is named is no text, whatever its bytes are.
                 let names_tokens = grammar.contains('<');
-                let expected = names_tokens || if is_whole { found == TextMatch::Complete } else { !matches!(found, TextMatch::Refused { .. }) };
+                let expected = names_tokens
+                    || if is_whole {
+                        found == TextMatch::Complete
+                    } else {
+                        !matches!(found, TextMatch::Refused { .. })
+                    };
                 assert!(expected, "{grammar:?} let {text:?} pass, which is {found:?}");
             }
         }

@@ -71,7 +71,10 @@ mod tests {
 
     #[test]
     fn marks_are_never_torn() {
-        assert_eq!(atoms("a<|x|>[TOOL_CALLS][{<b c>"), ["a", "<|x|>", "[TOOL_CALLS]", "[", "{", "<", "b", " ", "c", ">"]);
+        assert_eq!(
+            atoms("a<|x|>[TOOL_CALLS][{<b c>"),
+            ["a", "<|x|>", "[TOOL_CALLS]", "[", "{", "<", "b", " ", "c", ">"]
+        );
         assert_eq!(words(" <tool_call>\n<function="), ["<tool_call>", "<function="]);
         assert_eq!(words("<a><b>functions."), ["<a>", "<b>", "functions."]);
         assert_eq!(common_start("<think>", "<tool_call>"), 0);

@@ -125,11 +125,7 @@ impl CallFormat {
             close: "<|tool_calls_section_end|>".into(),
             separator: String::new(),
             before: text("<|tool_call_begin|>functions."),
-            between: vec![
-                Part::Text(":".into()),
-                Part::Index,
-                Part::Text("<|tool_call_argument_begin|>".into()),
-            ],
+            between: vec![Part::Text(":".into()), Part::Index, Part::Text("<|tool_call_argument_begin|>".into())],
             after: text("<|tool_call_end|>"),
             body: CallBody::Named,
             ..Self::hermes()
@@ -159,6 +155,31 @@ impl CallFormat {
             body: CallBody::Recipient,
             ..Self::hermes()
         }
+    }
+
+    /// The same with other keys, where calls are JSON objects with a key for the name.
+    pub fn with_keys(&self, name_key: Option<&str>, arguments_key: Option<&str>) -> Self {
+        let CallBody::Object { name, arguments } = &self.body else { return self.clone() };
+        let quoted = |key: &str| Value::String(key.to_owned()).to_string();
+        let renamed = |parts: &[Part], old: &str, new: &str| -> Vec<Part> {
+            let rename = |part: &Part| match part {
+                Part::Text(text) => Part::Text(text.replace(&quoted(old), &quoted(new))),
+                other => other.clone(),
+            };
+            parts.iter().map(rename).collect()
+        };
+        let (new_name, new_arguments) = (name_key.unwrap_or(name), arguments_key.unwrap_or(arguments));
+        Self {
+            before: renamed(&self.before, name, new_name),
+            between: renamed(&self.between, arguments, new_arguments),
+            body: CallBody::Object { name: new_name.to_owned(), arguments: new_arguments.to_owned() },
+            ..self.clone()
+        }
+    }
+
+    /// A JSON object and nothing else, behind `prefix`.
+    pub fn plain_object(prefix: &str) -> Self {
+        Self { before: text(&format!("{prefix}{{\"name\": \"")), after: text("}"), ..Self::hermes() }
     }
 
     /// Has the template a place for several calls in a turn?

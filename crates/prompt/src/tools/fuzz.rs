@@ -10,11 +10,54 @@ use super::*;
 
 /// Pieces of calls in all formats.
 const PIECES: [&str; 48] = [
-    "<tool_call>", "</tool_call>", "\n", " ", "Look: ", "{\"name\": \"", "f", "get_weather", "\", \"arguments\": ", "{", "}",
-    "{\"a\": 1}", "\"", "\\", ",", "[", "]", "[TOOL_CALLS]", "[ARGS]", "<function=", ">", "</function>", "<parameter=a>",
-    "</parameter>", "<parameter=b>\n", "True", "'x'", "null", "<|tool_call_start|>", "<|tool_call_end|>", "(", ")", "a=1",
-    "<|\"|>", "call:", "<|tool_call>", "<tool_call|>", ">>>", "all\n", "<|channel|>", "commentary to=functions.f",
-    "<|message|>", "<|end|>", "<|call|>", "analysis", "<think>", "</think>", "é🙂",
+    "<tool_call>",
+    "</tool_call>",
+    "\n",
+    " ",
+    "Look: ",
+    "{\"name\": \"",
+    "f",
+    "get_weather",
+    "\", \"arguments\": ",
+    "{",
+    "}",
+    "{\"a\": 1}",
+    "\"",
+    "\\",
+    ",",
+    "[",
+    "]",
+    "[TOOL_CALLS]",
+    "[ARGS]",
+    "<function=",
+    ">",
+    "</function>",
+    "<parameter=a>",
+    "</parameter>",
+    "<parameter=b>\n",
+    "True",
+    "'x'",
+    "null",
+    "<|tool_call_start|>",
+    "<|tool_call_end|>",
+    "(",
+    ")",
+    "a=1",
+    "<|\"|>",
+    "call:",
+    "<|tool_call>",
+    "<tool_call|>",
+    ">>>",
+    "all\n",
+    "<|channel|>",
+    "commentary to=functions.f",
+    "<|message|>",
+    "<|end|>",
+    "<|call|>",
+    "analysis",
+    "<think>",
+    "</think>",
+    "é🙂",
 ];
 
 fn formats() -> Vec<CallFormat> {
@@ -24,7 +67,12 @@ fn formats() -> Vec<CallFormat> {
         before_other: ">".into(),
         value_close: "</parameter>\n".into(),
     };
-    let lines = Tags { before_string: ">\n".into(), before_other: ">\n".into(), value_close: "\n</parameter>\n".into(), ..tags.clone() };
+    let lines = Tags {
+        before_string: ">\n".into(),
+        before_other: ">\n".into(),
+        value_close: "\n</parameter>\n".into(),
+        ..tags.clone()
+    };
     let tagged = |tags: Tags| CallFormat {
         before: text("<tool_call>\n<function="),
         between: text(">\n"),

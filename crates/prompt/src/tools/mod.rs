@@ -3,15 +3,16 @@
 mod atoms;
 mod derive;
 mod format;
+#[cfg(test)]
+mod fuzz;
 mod generic;
 mod harmony;
 mod literal;
 mod object;
 mod parser;
+mod rules;
 mod scan;
 mod syntax;
-#[cfg(test)]
-mod fuzz;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 pub use format::CallFormat;
 pub use parser::AnswerDelta;
+pub use rules::{CallRuleOptions, CallRules};
 pub use syntax::{CallCount, CallForm, CallSyntax, CallTrigger};
 
 pub(crate) use derive::call_format;
@@ -38,7 +40,16 @@ pub struct AnswerParser(Kind);
 #[derive(Debug, Clone)]
 enum Kind {
     Harmony(HarmonyParser),
-    Tagged { reasoning: ReasoningSplitter, calls: Option<Box<CallParser>> },
+    Tagged {
+        reasoning: ReasoningSplitter,
+        calls: Option<Box<CallParser>>,
+    },
+    /// Answer text is kept until its end.
+    Ruled {
+        reasoning: ReasoningSplitter,
+        rules: Arc<CallRules>,
+        answer: String,
+    },
 }
 
 impl AnswerParser {
@@ -59,11 +70,17 @@ impl AnswerParser {
         parser
     }
 
+    /// For text in which an operator's rules find the calls.
+    pub fn with_rules(reasoning: ReasoningFormat, rules: Arc<CallRules>) -> Self {
+        let reasoning = ReasoningSplitter::new(reasoning);
+        Self(Kind::Ruled { reasoning, rules, answer: String::new() })
+    }
+
     /// Is the text inside the reasoning right now?
     pub fn is_reasoning(&self) -> bool {
         match &self.0 {
             Kind::Harmony(parser) => parser.is_reasoning(),
-            Kind::Tagged { reasoning, .. } => reasoning.is_reasoning(),
+            Kind::Tagged { reasoning, .. } | Kind::Ruled { reasoning, .. } => reasoning.is_reasoning(),
         }
     }
 
@@ -72,6 +89,7 @@ impl AnswerParser {
         match &mut self.0 {
             Kind::Harmony(parser) => parser.push(delta),
             Kind::Tagged { reasoning, calls } => through(reasoning.push(delta), calls),
+            Kind::Ruled { reasoning, answer, .. } => kept(reasoning.push(delta), answer),
         }
     }
 
@@ -84,8 +102,25 @@ impl AnswerParser {
                 out.extend(calls.iter_mut().flat_map(|calls| calls.finish()));
                 out
             }
+            Kind::Ruled { reasoning, rules, answer } => {
+                let mut out = kept(reasoning.finish(), answer);
+                out.extend(rules.split(&std::mem::take(answer)));
+                out
+            }
         }
     }
+}
+
+/// Lets reasoning through and keeps the rest.
+fn kept(deltas: Vec<ReasoningDelta>, answer: &mut String) -> Vec<AnswerDelta> {
+    let mut out = Vec::new();
+    for delta in deltas {
+        match delta {
+            ReasoningDelta::Reasoning(text) => out.push(AnswerDelta::Reasoning(text)),
+            ReasoningDelta::Text(text) => answer.push_str(&text),
+        }
+    }
+    out
 }
 
 /// Takes the calls out of the text between reasoning.

@@ -195,13 +195,7 @@ impl ObjectCall {
         }
     }
 
-    fn name(
-        &mut self,
-        value_at: usize,
-        held: &mut String,
-        raw: &mut String,
-        out: &mut Vec<AnswerDelta>,
-    ) -> Progress {
+    fn name(&mut self, value_at: usize, held: &mut String, raw: &mut String, out: &mut Vec<AnswerDelta>) -> Progress {
         let Some(len) = value_end(&held[value_at..]) else { return Progress::Wait };
         let Ok(name) = serde_json::from_str::<String>(&held[value_at..value_at + len]) else { return self.torn(out) };
         if name.is_empty() {
@@ -250,13 +244,7 @@ impl ObjectCall {
     }
 
     /// Arguments of a named call, at the front of `held`.
-    fn arguments(
-        &mut self,
-        first: char,
-        held: &mut String,
-        raw: &mut String,
-        out: &mut Vec<AnswerDelta>,
-    ) -> Progress {
+    fn arguments(&mut self, first: char, held: &mut String, raw: &mut String, out: &mut Vec<AnswerDelta>) -> Progress {
         if first != '{' {
             return self.arguments_at(0, first, held, raw, out);
         }

@@ -138,7 +138,21 @@ impl CallParser {
         let state = if format.body == CallBody::Recipient { State::Opened } else { State::Text };
         let (held, raw) = (String::new(), String::new());
         let (ended, n_calls, has_text, drops_blanks) = (false, 0, false, true);
-        Self { format, tools, openers, in_text, before, after, state, held, raw, ended, n_calls, has_text, drops_blanks }
+        Self {
+            format,
+            tools,
+            openers,
+            in_text,
+            before,
+            after,
+            state,
+            held,
+            raw,
+            ended,
+            n_calls,
+            has_text,
+            drops_blanks,
+        }
     }
 
     /// Takes a delta and gives back what is certain.
@@ -284,9 +298,7 @@ impl CallParser {
                 self.go(State::Opened)
             }
             Some('{') => self.go(State::Object(ObjectCall::certain(&self.format.body))),
-            Some(_) if matches!(self.format.body, CallBody::Object { .. } | CallBody::Keyed) => {
-                self.give_up(out)
-            }
+            Some(_) if matches!(self.format.body, CallBody::Object { .. } | CallBody::Keyed) => self.give_up(out),
             Some(_) => self.name(out),
         }
     }

@@ -166,8 +166,7 @@ impl CallFormat {
             out += &(written(&self.before) + name + &written(&self.between));
             match (&self.body, arguments) {
                 (CallBody::Python, Value::Object(arguments)) => {
-                    let pairs: Vec<String> =
-                        arguments.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                    let pairs: Vec<String> = arguments.iter().map(|(name, value)| format!("{name}={value}")).collect();
                     out += &pairs.join(", ");
                 }
                 (CallBody::Tagged(tags), Value::Object(arguments)) => {

@@ -61,7 +61,11 @@ fn tools() -> Arc<[Tool]> {
     let string = json!({"type": "string"});
     Arc::from(vec![
         get("get_weather", json!({"city": string, "days": {"type": "integer"}}), json!(["city"])),
-        get("run_sql", json!({"query": string, "opts": {"type": "object"}, "dry": {"type": "boolean"}}), json!(["query"])),
+        get(
+            "run_sql",
+            json!({"query": string, "opts": {"type": "object"}, "dry": {"type": "boolean"}}),
+            json!(["query"]),
+        ),
         get("ping", json!({}), json!([])),
     ])
 }
@@ -106,8 +110,12 @@ fn corpus_outputs_are_parsed_alike_at_every_split() {
         let parser = AnswerParser::with_calls(reasoning, Arc::clone(format), tools());
         let answer = parse_everywhere(&parser, raw);
 
-        let expected: Vec<(String, Value)> = row["tool_calls"].as_array().expect("calls").iter()
-            .map(|call| (call["name"].as_str().expect("a name").to_owned(), call["arguments"].clone())).collect();
+        let expected: Vec<(String, Value)> = row["tool_calls"]
+            .as_array()
+            .expect("calls")
+            .iter()
+            .map(|call| (call["name"].as_str().expect("a name").to_owned(), call["arguments"].clone()))
+            .collect();
         let case = format!("{name} {}", row["case"]);
         // Some templates leave out the text beside calls, or all calls but the first: what is not there is not found.
         let mut content = row["content"].as_str().expect("content");
@@ -115,7 +123,15 @@ fn corpus_outputs_are_parsed_alike_at_every_split() {
             deviations.push(format!("{case}: the text is not in the output"));
             content = "";
         }
-        let n_written = expected.len().min(raw.matches(if raw.contains("get_weather") && expected.len() == 2 { "get_weather" } else { expected[0].0.as_str() }).count().max(1));
+        let n_written = expected.len().min(
+            raw.matches(if raw.contains("get_weather") && expected.len() == 2 {
+                "get_weather"
+            } else {
+                expected[0].0.as_str()
+            })
+            .count()
+            .max(1),
+        );
         let n_calls = if expected.len() == 2 { n_written } else { expected.len() };
         if n_calls < expected.len() {
             deviations.push(format!("{case}: {n_calls} of {} calls are in the output", expected.len()));
@@ -163,7 +179,11 @@ fn what_a_template_prints_is_read_back() {
         vec![("run_sql", json!({"query": sql}))],
         vec![("run_sql", nested)],
         vec![("ping", json!({}))],
-        vec![("get_weather", json!({"city": "Rome"})), ("ping", json!({})), ("run_sql", json!({"query": "SELECT 1", "dry": false}))],
+        vec![
+            ("get_weather", json!({"city": "Rome"})),
+            ("ping", json!({})),
+            ("run_sql", json!({"query": "SELECT 1", "dry": false})),
+        ],
     ];
     let mut n_formats = 0;
     for (name, template) in templates() {

@@ -110,10 +110,15 @@ fn calls_of_the_corpus_are_accepted_and_wrong_ones_refused() {
             continue;
         }
         let by_name = |name: &str| tools.iter().find(|tool| tool.name == name).expect("a tool of the row");
-        let example: Vec<(&str, Value)> = row["example_calls"].as_array().expect("calls").iter().map(|call| {
-            let name = call["name"].as_str().expect("a name");
-            (name, ordered(&call["arguments"], &by_name(name).parameters))
-        }).collect();
+        let example: Vec<(&str, Value)> = row["example_calls"]
+            .as_array()
+            .expect("calls")
+            .iter()
+            .map(|call| {
+                let name = call["name"].as_str().expect("a name");
+                (name, ordered(&call["arguments"], &by_name(name).parameters))
+            })
+            .collect();
         let text = written(&example);
         assert_eq!(compiled.follow(&text), TextMatch::Complete, "row {idx}: {text}\n{}", row["tools"]);
         n_calls += example.len();

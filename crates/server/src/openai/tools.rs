@@ -39,10 +39,14 @@ impl Offer {
     /// # Errors
     /// Names a tool that cannot be used, or a choice of one that is not offered.
     pub fn of(request: &ChatRequest) -> Result<Self, ApiError> {
-        let newer = request.tools.iter().flatten().enumerate().map(|(idx, tool)| tool_of(&format!("tools[{idx}]"), tool));
-        let older = request.functions.iter().flatten().enumerate().map(|(idx, function)| {
-            tool_of(&format!("functions[{idx}]"), &Tool::new(function.clone()))
-        });
+        let newer =
+            request.tools.iter().flatten().enumerate().map(|(idx, tool)| tool_of(&format!("tools[{idx}]"), tool));
+        let older = request
+            .functions
+            .iter()
+            .flatten()
+            .enumerate()
+            .map(|(idx, function)| tool_of(&format!("functions[{idx}]"), &Tool::new(function.clone())));
         let mut tools = newer.chain(older).collect::<Result<Vec<_>, _>>()?;
         if tools.len() > MAX_TOOLS {
             let message = format!("`tools` has {} entries; at most {MAX_TOOLS} are taken", tools.len());

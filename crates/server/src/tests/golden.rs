@@ -111,9 +111,8 @@ fn weather_chat(fields: &str) -> String {
 async fn golden_tools() {
     const CALLS: &str = "Let me look.\n<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}\n\
                          </tool_call>\n<tool_call>\n{\"name\": \"ping\", \"arguments\": {}}\n</tool_call>";
-    let says = |text: &str| {
-        Setup { answers: Answers::Text(text.into()), context_size: 2048, ..Setup::default() }.build()
-    };
+    let says =
+        |text: &str| Setup { answers: Answers::Text(text.into()), context_size: 2048, ..Setup::default() }.build();
     let server = says(CALLS);
     let mut shown = String::new();
     let free = [
