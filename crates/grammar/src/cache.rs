@@ -11,6 +11,8 @@ const MOST_KEPT: usize = 32;
 
 type Slot = Arc<Mutex<Option<Arc<Compiled>>>>;
 
+type OpeningKey = (String, Option<String>);
+
 struct Kept {
     source: GrammarSource,
     /// Filled by whoever comes first; others with the same grammar wait for it.
@@ -29,8 +31,8 @@ pub struct GrammarCache {
     environment: Arc<Environment>,
     /// Held for a look only, never while something is compiled.
     state: Mutex<State>,
-    /// By the text that they wait for; a model has one or two.
-    openings: Mutex<HashMap<(String, Option<String>), Arc<Opening>>>,
+    /// By the text that they wait for and what opens it; a model has one or two.
+    openings: Mutex<HashMap<OpeningKey, Arc<Opening>>>,
     /// By the text at which calls begin; a model has one.
     triggers: Mutex<HashMap<(String, bool), Arc<Trigger>>>,
 }

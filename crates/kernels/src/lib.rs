@@ -21,7 +21,7 @@ mod stats;
 pub use exponent::{EXP_BLOCK, ExpMoments, exp_block_sums, exp_moments, exp_non_positive, sum_exp, sum_exp_at_least};
 pub use mask::{MaskTooShort, copy_masked, mask_words};
 pub use peak::{BlockMaxima, Peak, RowFault, argmax};
-pub use select::{Candidate, by_rank, gather_at_least, keep_top, top_k};
+pub use select::{Candidate, by_rank, gather_at_least, gather_masked, keep_top, masked_top_k, top_k};
 pub use stats::{MeanDeviation, copy_divided, divide_row, mean_deviation};
 
 #[cfg(test)]

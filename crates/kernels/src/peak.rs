@@ -1,6 +1,7 @@
 //! The largest value of a row, and the largest value of each block of it.
 
 use crate::isa::kernel;
+use crate::mask::mask_words;
 
 /// Independent running maxima: four 512-bit registers, enough to hide the latency of a comparison.
 const WIDE: usize = 64;
@@ -122,7 +123,82 @@ kernel! {
     fn fill_maxima_of, fill_maxima_on(row: &[f32], block_len: usize, values: &mut [f32]) -> bool = fill_maxima;
 }
 
+/// As [`fill_maxima`], of the values whose bit in `mask` is set; a NaN among 32 values of which none is set is not met.
+#[inline(always)]
+fn fill_masked(row: &[f32], mask: &[u32], block_len: usize, values: &mut [f32]) -> bool {
+    let mut unordered = [0u32; NARROW];
+    let words = mask.chunks(block_len / NARROW);
+    for ((block, words), target) in row.chunks(block_len).zip(words).zip(values) {
+        let mut maxima = [f32::NEG_INFINITY; NARROW];
+        let (chunks, tail) = block.as_chunks::<NARROW>();
+        for (chunk, &word) in chunks.iter().zip(words) {
+            match word {
+                0 => {}
+                u32::MAX => {
+                    for lane in 0..NARROW {
+                        maxima[lane] = larger(chunk[lane], maxima[lane]);
+                        unordered[lane] |= u32::from(chunk[lane].is_nan());
+                    }
+                }
+                _ => {
+                    for lane in 0..NARROW {
+                        let allowed = if word & (1 << lane) != 0 { chunk[lane] } else { f32::NEG_INFINITY };
+                        maxima[lane] = larger(allowed, maxima[lane]);
+                        unordered[lane] |= u32::from(chunk[lane].is_nan());
+                    }
+                }
+            }
+        }
+        let last_word = words.get(chunks.len()).copied().unwrap_or(0);
+        for (lane, &value) in tail.iter().enumerate() {
+            unordered[lane] |= u32::from(value.is_nan());
+            let allowed = if last_word & (1 << lane) != 0 { value } else { f32::NEG_INFINITY };
+            maxima[lane] = larger(allowed, maxima[lane]);
+        }
+        *target = block_max::<NARROW>(&maxima, &mut [0; NARROW]);
+    }
+    unordered.contains(&1)
+}
+
+kernel! {
+    fn fill_masked_of, fill_masked_on(row: &[f32], mask: &[u32], block_len: usize, values: &mut [f32]) -> bool =
+        fill_masked;
+}
+
 impl BlockMaxima {
+    /// Scans the values of `row`, `[n]`, whose bit in `mask`, `[mask_words(n)]`, is set; the others count as −∞. The row
+    /// is read once and nothing is copied.
+    ///
+    /// # Errors
+    /// [`RowFault`] for an empty row or one with a NaN near an allowed value; the maxima are then meaningless. Where the
+    /// mask excludes 32 values together they are not read.
+    ///
+    /// # Panics
+    /// When the mask is too short.
+    pub fn scan_masked(&mut self, row: &[f32], mask: &[u32]) -> Result<(), RowFault> {
+        assert!(mask.len() >= mask_words(row.len()), "the mask covers the row");
+        if row.is_empty() {
+            return Err(RowFault::Empty);
+        }
+        self.block_len = block_len_for(row.len());
+        self.values.resize(row.len().div_ceil(self.block_len), 0.0);
+        if fill_masked_of(row, mask, self.block_len, &mut self.values) {
+            return Err(first_nan(row));
+        }
+        Ok(())
+    }
+
+    /// As [`BlockMaxima::peak`], after [`BlockMaxima::scan_masked`] with this mask.
+    pub fn masked_peak(&self, row: &[f32], mask: &[u32]) -> Option<Peak> {
+        let value = self.max();
+        let block_idx = self.values.iter().position(|&max| max == value)?;
+        let start = block_idx * self.block_len;
+        let is_set = |at: usize| mask[at / 32] >> (at % 32) & 1 == 1;
+        let block = row.get(start..)?.iter().enumerate();
+        let mut found = block.filter(|&(offset, &x)| x == value && is_set(start + offset));
+        found.next().map(|(offset, _)| Peak { index: start + offset, value })
+    }
+
     /// Scans `row`, `[n]`.
     ///
     /// # Errors

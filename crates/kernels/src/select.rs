@@ -38,6 +38,29 @@ pub fn gather_at_least(row: &[f32], maxima: &BlockMaxima, threshold: f32, found:
     }
 }
 
+/// As [`gather_at_least`], of the values whose bit in `mask` is set; `maxima` must be a scan under that mask.
+pub fn gather_masked(row: &[f32], mask: &[u32], maxima: &BlockMaxima, threshold: f32, found: &mut Vec<Candidate>) {
+    let threshold = threshold.max(f32::MIN);
+    found.clear();
+    let block_len = maxima.block_len();
+    for (block_idx, &block_max) in maxima.values().iter().enumerate() {
+        if block_max < threshold {
+            continue;
+        }
+        let start = block_idx * block_len;
+        let end = (start + block_len).min(row.len());
+        // Blocks are whole words of the mask.
+        for (word_idx, &word) in mask[start / 32..end.div_ceil(32)].iter().enumerate().filter(|(_, word)| **word != 0) {
+            let from = start + 32 * word_idx;
+            for (offset, &value) in row[from..end.min(from + 32)].iter().enumerate() {
+                if word >> offset & 1 == 1 && value >= threshold {
+                    found.push(Candidate { index: (from + offset) as u32, value, weight: 0.0 });
+                }
+            }
+        }
+    }
+}
+
 /// Writes every value and keeps the matching ones by moving the end: no branch to mispredict.
 fn gather_block(block: &[f32], start: usize, threshold: f32, found: &mut Vec<Candidate>) {
     let kept_len = found.len();
@@ -60,14 +83,34 @@ pub fn top_k(row: &[f32], maxima: &BlockMaxima, k: usize, pivots: &mut Vec<f32>,
         best.clear();
         return;
     }
-    let mut threshold = f32::NEG_INFINITY;
-    if k <= maxima.values().len() {
-        pivots.clear();
-        pivots.extend_from_slice(maxima.values());
-        threshold = *pivots.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1;
-    }
-    gather_at_least(row, maxima, threshold, best);
+    gather_at_least(row, maxima, kth_maximum(maxima, k, pivots), best);
     keep_top(best, k);
+}
+
+/// As [`top_k`], of the values whose bit in `mask` is set; `maxima` must be a scan under that mask.
+pub fn masked_top_k(
+    (row, mask): (&[f32], &[u32]),
+    maxima: &BlockMaxima,
+    k: usize,
+    pivots: &mut Vec<f32>,
+    best: &mut Vec<Candidate>,
+) {
+    if k == 0 {
+        best.clear();
+        return;
+    }
+    gather_masked(row, mask, maxima, kth_maximum(maxima, k, pivots), best);
+    keep_top(best, k);
+}
+
+/// A bound that at least `k` values reach: the k-th largest block maximum, −∞ where there are fewer blocks.
+fn kth_maximum(maxima: &BlockMaxima, k: usize, pivots: &mut Vec<f32>) -> f32 {
+    if k > maxima.values().len() {
+        return f32::NEG_INFINITY;
+    }
+    pivots.clear();
+    pivots.extend_from_slice(maxima.values());
+    *pivots.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1
 }
 
 /// Keeps the `k` best of `candidates` by [`by_rank`], unsorted.

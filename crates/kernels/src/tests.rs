@@ -160,6 +160,22 @@ proptest! {
         let mut out = Vec::new();
         prop_assert_eq!(copy_masked(&row, &words, &mut out), Ok(false));
         prop_assert_eq!(&out, &scalar::masked(&row, &words));
+        if !row.is_empty() {
+            // Under the mask, without a copy.
+            let mut maxima = BlockMaxima::default();
+            prop_assert_eq!(maxima.scan_masked(&row, &words), Ok(()));
+            let expected = scalar::argmax(&out).ok().filter(|peak| peak.value > f32::NEG_INFINITY);
+            let found = maxima.masked_peak(&row, &words).filter(|peak| peak.value > f32::NEG_INFINITY);
+            prop_assert_eq!(found, expected);
+            let (mut best, mut pivots) = (Vec::new(), Vec::new());
+            for k in [1, 7, 400, 100_000] {
+                masked_top_k((&row, &words), &maxima, k, &mut pivots, &mut best);
+                best.sort_by(by_rank);
+                prop_assert_eq!(&best, &scalar::top_k(&out, k));
+            }
+            gather_masked(&row, &words, &maxima, 0.0, &mut best);
+            prop_assert_eq!(&best, &scalar::at_least(&out, 0.0));
+        }
     }
 
     #[test]

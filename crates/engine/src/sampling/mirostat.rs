@@ -45,7 +45,7 @@ impl MirostatState {
     }
 
     fn truncate_by_rank(&self, pool: &mut Pool) {
-        let n_vocab = pool.row().len();
+        let n_vocab = pool.row_len();
         if pool.is_row() {
             pool.gather_top(N_ESTIMATE);
         }

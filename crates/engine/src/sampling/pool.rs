@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use ingle_kernels::{
-    BlockMaxima, Candidate, EXP_BLOCK, ExpMoments, MaskTooShort, RowFault, by_rank, copy_divided, copy_masked,
-    divide_row, exp_block_sums, exp_moments, exp_non_positive, gather_at_least, keep_top, sum_exp, sum_exp_at_least,
-    top_k,
+    BlockMaxima, Candidate, EXP_BLOCK, ExpMoments, RowFault, by_rank, copy_divided, copy_masked, divide_row,
+    exp_block_sums, exp_moments, exp_non_positive, gather_at_least, gather_masked, keep_top, mask_words, masked_top_k,
+    sum_exp, sum_exp_at_least, top_k,
 };
 
 use super::error::SamplingError;
@@ -39,6 +39,8 @@ pub struct Scratch {
 enum Form {
     /// The backend's row, untouched.
     Lent,
+    /// The backend's row, of which the mask allows a part.
+    Masked,
     /// The row in the scratch.
     Edited,
     /// The list in the scratch.
@@ -65,6 +67,8 @@ impl Softmax {
 /// still carry: its dynamic temperature and `min_keep` depend on that number.
 pub(super) struct Pool<'a> {
     lent: &'a [f32],
+    /// Empty where there is none.
+    mask: &'a [u32],
     scratch: &'a mut Scratch,
     form: Form,
     sorted: bool,
@@ -75,26 +79,38 @@ impl<'a> Pool<'a> {
     /// All tokens of `row` that `mask` allows.
     ///
     /// # Errors
-    /// A NaN or +∞ anywhere in the row, or a mask that is too short.
-    pub(super) fn open(row: &'a [f32], mask: Option<&[u32]>, scratch: &'a mut Scratch) -> Result<Self, SamplingError> {
+    /// A NaN or +∞ in the row, with a mask among what it allows and near it, or a mask that is too short.
+    pub(super) fn open(
+        row: &'a [f32],
+        mask: Option<&'a [u32]>,
+        scratch: &'a mut Scratch,
+    ) -> Result<Self, SamplingError> {
+        let needed_words = mask_words(row.len());
         let form = match mask {
             None => {
                 scan(&mut scratch.maxima, row)?;
                 Form::Lent
             }
+            Some(mask) if mask.len() < needed_words => {
+                return Err(SamplingError::MaskLength { words: mask.len(), needed_words });
+            }
             Some(mask) => {
-                let bad =
-                    copy_masked(row, mask, &mut scratch.row).map_err(|MaskTooShort { needed_words, words }| {
-                        SamplingError::MaskLength { words, needed_words }
-                    })?;
-                if bad {
-                    return Err(bad_logit(row));
-                }
-                scan(&mut scratch.maxima, &scratch.row)?;
-                Form::Edited
+                let scanned = scratch.maxima.scan_masked(row, mask);
+                checked(scanned, &scratch.maxima, row)?;
+                Form::Masked
             }
         };
-        Ok(Self { lent: row, scratch, form, sorted: false, n_counted: row.len() })
+        let mask = mask.unwrap_or_default();
+        Ok(Self { lent: row, mask, scratch, form, sorted: false, n_counted: row.len() })
+    }
+
+    /// Makes a row of its own, without the mask, for what looks at whole rows.
+    fn unmask(&mut self) {
+        if self.form == Form::Masked {
+            // The mask is long enough, and the row was looked at.
+            let _ = copy_masked(self.lent, self.mask, &mut self.scratch.row);
+            self.form = Form::Edited;
+        }
     }
 
     pub(super) fn is_row(&self) -> bool {
@@ -110,8 +126,15 @@ impl<'a> Pool<'a> {
         &self.scratch.list
     }
 
-    pub(super) fn row(&self) -> &[f32] {
+    /// The row; while the pool is one.
+    pub(super) fn row(&mut self) -> &[f32] {
+        self.unmask();
         if self.form == Form::Lent { self.lent } else { &self.scratch.row }
+    }
+
+    /// Values of the row.
+    pub(super) fn row_len(&self) -> usize {
+        self.lent.len()
     }
 
     /// The most likely token, ties to the lowest; `None` when every token is excluded.
@@ -119,7 +142,11 @@ impl<'a> Pool<'a> {
         if !self.is_row() {
             return self.list().iter().copied().min_by(by_rank);
         }
-        let peak = self.scratch.maxima.peak(self.row())?;
+        let peak = match self.form {
+            Form::Masked => self.scratch.maxima.masked_peak(self.lent, self.mask)?,
+            Form::Lent => self.scratch.maxima.peak(self.lent)?,
+            Form::Edited | Form::List => self.scratch.maxima.peak(&self.scratch.row)?,
+        };
         let candidate = Candidate { index: peak.index as u32, value: peak.value, weight: 1.0 };
         (peak.value > f32::NEG_INFINITY).then_some(candidate)
     }
@@ -158,6 +185,7 @@ impl<'a> Pool<'a> {
     }
 
     fn own_row(&mut self) {
+        self.unmask();
         if self.form == Form::Lent {
             self.scratch.row.clear();
             self.scratch.row.extend_from_slice(self.lent);
@@ -167,6 +195,7 @@ impl<'a> Pool<'a> {
 
     /// Divides every logit; `divisor` is positive. A token whose quotient overflows to −∞ drops out.
     pub(super) fn divide(&mut self, divisor: f32) {
+        self.unmask();
         match self.form {
             Form::List => {
                 self.scratch.list.iter_mut().for_each(|candidate| candidate.value /= divisor);
@@ -181,6 +210,7 @@ impl<'a> Pool<'a> {
                 self.scratch.maxima.divide(divisor);
                 self.form = Form::Edited;
             }
+            Form::Masked => {}
         }
     }
 
@@ -227,16 +257,24 @@ impl<'a> Pool<'a> {
 
     /// Fills the list with the `k` largest of the row. The row stays the pool until [`Self::become_list`].
     pub(super) fn gather_top(&mut self, k: usize) {
-        let row = if self.form == Form::Lent { self.lent } else { &self.scratch.row };
-        top_k(row, &self.scratch.maxima, k, &mut self.scratch.pivots, &mut self.scratch.list);
+        let Scratch { row, maxima, pivots, list, .. } = &mut *self.scratch;
+        match self.form {
+            Form::Masked => masked_top_k((self.lent, self.mask), maxima, k, pivots, list),
+            Form::Lent => top_k(self.lent, maxima, k, pivots, list),
+            Form::Edited | Form::List => top_k(row, maxima, k, pivots, list),
+        }
         self.sorted = false;
     }
 
     /// Fills the list with the logits at or above `threshold` (−∞: all there are). The row stays the pool until
     /// [`Self::become_list`].
     pub(super) fn gather_at_least(&mut self, threshold: f32) {
-        let row = if self.form == Form::Lent { self.lent } else { &self.scratch.row };
-        gather_at_least(row, &self.scratch.maxima, threshold, &mut self.scratch.list);
+        let Scratch { row, maxima, list, .. } = &mut *self.scratch;
+        match self.form {
+            Form::Masked => gather_masked(self.lent, self.mask, maxima, threshold, list),
+            Form::Lent => gather_at_least(self.lent, maxima, threshold, list),
+            Form::Edited | Form::List => gather_at_least(row, maxima, threshold, list),
+        }
         self.sorted = false;
     }
 
@@ -322,6 +360,7 @@ impl<'a> Pool<'a> {
     /// finds, from `low`, which all of them reach, up to `guess`. The tokens that certainly belong stand first and are
     /// not weighed, the others are.
     pub(super) fn gather_nucleus(&mut self, softmax: Softmax, target: f64, low: f32, guess: f32) -> Settled {
+        self.unmask();
         let row = if self.form == Form::Lent { self.lent } else { &self.scratch.row };
         let (mut low, mut high, mut middle) = (low, f32::INFINITY, guess);
         let mut settled = Settled::default();
@@ -386,6 +425,7 @@ impl<'a> Pool<'a> {
 
     /// Finds the block by its sum, then the token in the block.
     fn draw_from_row(&mut self, max: f32, uniform: f64) -> Option<(u32, f64)> {
+        self.unmask();
         let row = if self.form == Form::Lent { self.lent } else { &self.scratch.row };
         let sum = exp_block_sums(row, max, &mut self.scratch.sums);
         let blocks = self.scratch.sums.iter().enumerate();
@@ -429,7 +469,12 @@ fn pick(weights: impl Iterator<Item = (u32, f32)>, target: f64) -> Option<(u32, 
 
 /// Scans a row; refuses NaN and +∞.
 pub(super) fn scan(maxima: &mut BlockMaxima, row: &[f32]) -> Result<(), SamplingError> {
-    match maxima.scan(row) {
+    let scanned = maxima.scan(row);
+    checked(scanned, maxima, row)
+}
+
+fn checked(scanned: Result<(), RowFault>, maxima: &BlockMaxima, row: &[f32]) -> Result<(), SamplingError> {
+    match scanned {
         Err(RowFault::NotANumber { index }) => Err(SamplingError::BadLogit { index }),
         Err(RowFault::Empty) => Err(SamplingError::NoCandidate),
         Ok(()) if maxima.max() == f32::INFINITY => Err(bad_logit(row)),

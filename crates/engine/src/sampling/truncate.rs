@@ -132,7 +132,7 @@ fn list_deviation(list: &[Candidate]) -> f64 {
 
 impl Pool<'_> {
     /// Standard deviation of the row.
-    fn row_deviation(&self) -> f64 {
+    fn row_deviation(&mut self) -> f64 {
         mean_deviation(self.row()).deviation
     }
 }
