@@ -28,11 +28,16 @@ unsafe impl Send for ThreadPool {}
 /// Functions of the CPU backend. It may be a plug-in, so they are asked for by name.
 struct CpuBackend {
     device: sys::ggml_backend_dev_t,
-    new_pool: unsafe extern "C" fn(*mut sys::ggml_threadpool_params) -> *mut sys::ggml_threadpool,
-    free_pool: unsafe extern "C" fn(*mut sys::ggml_threadpool),
-    set_pool: unsafe extern "C" fn(sys::ggml_backend_t, *mut sys::ggml_threadpool),
-    set_n_threads: unsafe extern "C" fn(sys::ggml_backend_t, c_int),
+    new_pool: NewPool,
+    free_pool: FreePool,
+    set_pool: SetPool,
+    set_n_threads: SetThreads,
 }
+
+type NewPool = unsafe extern "C" fn(*mut sys::ggml_threadpool_params) -> *mut sys::ggml_threadpool;
+type FreePool = unsafe extern "C" fn(*mut sys::ggml_threadpool);
+type SetPool = unsafe extern "C" fn(sys::ggml_backend_t, *mut sys::ggml_threadpool);
+type SetThreads = unsafe extern "C" fn(sys::ggml_backend_t, c_int);
 
 impl CpuBackend {
     fn find() -> Result<Self, String> {
@@ -52,10 +57,14 @@ impl CpuBackend {
         unsafe {
             Ok(Self {
                 device,
-                new_pool: std::mem::transmute::<NonNull<c_void>, _>(function(c"ggml_threadpool_new")?),
-                free_pool: std::mem::transmute::<NonNull<c_void>, _>(function(c"ggml_threadpool_free")?),
-                set_pool: std::mem::transmute::<NonNull<c_void>, _>(function(c"ggml_backend_cpu_set_threadpool")?),
-                set_n_threads: std::mem::transmute::<NonNull<c_void>, _>(function(c"ggml_backend_set_n_threads")?),
+                new_pool: std::mem::transmute::<NonNull<c_void>, NewPool>(function(c"ggml_threadpool_new")?),
+                free_pool: std::mem::transmute::<NonNull<c_void>, FreePool>(function(c"ggml_threadpool_free")?),
+                set_pool: std::mem::transmute::<NonNull<c_void>, SetPool>(function(
+                    c"ggml_backend_cpu_set_threadpool",
+                )?),
+                set_n_threads: std::mem::transmute::<NonNull<c_void>, SetThreads>(function(
+                    c"ggml_backend_set_n_threads",
+                )?),
             })
         }
     }

@@ -150,8 +150,8 @@ impl ReasoningSplitter {
     fn start(&mut self) -> bool {
         let text = self.held.trim_start();
         let open = self.tags().map_or("", |(open, _)| open);
-        if text.starts_with(open) {
-            self.held = text[open.len()..].to_owned();
+        if let Some(inside) = text.strip_prefix(open) {
+            self.held = inside.to_owned();
             self.state = State::Reasoning;
             return true;
         }

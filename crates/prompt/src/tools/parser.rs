@@ -539,7 +539,7 @@ impl CallParser {
             Value::Object(_) => *kind == "object",
         };
         match types {
-            Some(types) if types.contains(&"string") && !types.iter().any(|kind| is_kind(kind)) => string(),
+            Some(types) if types.contains(&"string") && !types.iter().any(is_kind) => string(),
             None if read.is_string() => string(),
             _ => read,
         }
