@@ -106,3 +106,74 @@ fn an_answer_is_free_until_a_call_begins() {
     assert_eq!(follow(&mut *start(), "x {\"nothing"), Ok(true));
     assert_eq!(follow(&mut *start(), "{\"m"), Ok(true));
 }
+
+/// The token of a control token's spelling.
+fn control(spelling: &str) -> TokenId {
+    let tokenizer = FakeTokenizer::default();
+    let mut tokens = 0..tokenizer.n_vocab() as u32;
+    tokens.find(|&token| tokenizer.token_bytes(token) == spelling.as_bytes()).expect("a control token")
+}
+
+#[test]
+fn control_tokens_in_a_form_are_those_tokens_and_no_text() {
+    let form = Piece::Sequence(vec![
+        Piece::Optional(Box::new(Piece::Sequence(vec![
+            text("<|im_start|>hm"),
+            Piece::Regex("(?s:.*)".into()),
+            text("<|nan|>"),
+        ]))),
+        text("<|step|>call "),
+        Piece::Until { end: "<|panic|>".into(), length: (0, None) },
+        json_piece(weather()),
+        // The answer is over with its end: what a template prints behind it is no part of it.
+        text("</s>never"),
+    ]);
+    let compiled = compiled(form);
+    let say = |constraint: &mut Box<dyn Constraint>, tokens: &[TokenId]| -> Result<(), usize> {
+        for (at, &token) in tokens.iter().enumerate() {
+            if !allows(&constraint.allowed().expect("no limit"), token) {
+                return Err(at);
+            }
+            constraint.accept(token).expect("an allowed token");
+        }
+        Ok(())
+    };
+    let bytes = |text: &str| text.bytes().map(TokenId::from).collect::<Vec<_>>();
+    let mut constraint = compiled.start();
+    assert_eq!(say(&mut constraint, &bytes("<|step|>")), Err(0), "its spelling is not the token");
+    let call = [vec![control("<|step|>")], bytes("call any <|panic|> text"), vec![control("<|panic|>")]].concat();
+    assert_eq!(say(&mut constraint, &call), Ok(()));
+    assert_eq!(say(&mut constraint, &bytes("{\"city\": \"Rome\"}")), Ok(()));
+    assert!(is_complete(&constraint.allowed().expect("no limit")));
+
+    let mut constraint = compiled.start();
+    let thought = [vec![control("<|im_start|>")], bytes("hm, <|nan|> is text"), vec![control("<|nan|>")]].concat();
+    assert_eq!(say(&mut constraint, &thought), Ok(()));
+    assert_eq!(say(&mut constraint, &[control("<|im_start|>")]), Err(0), "thinking is over");
+    assert_eq!(say(&mut constraint, &call), Ok(()));
+}
+
+#[test]
+fn a_model_may_open_its_reasoning_before_what_it_is_held_to() {
+    let cache = GrammarCache::new(environment());
+    let compiled = cache.get(&GrammarSource::Regex("[0-9]{2}".into())).expect("an expression");
+    let opening = cache.opening("</think>", Some("<|step|>")).expect("a tokenizer");
+    let start = || opening.then_or_at_once(compiled.start());
+    let step = control("<|step|>");
+
+    let mut at_once = start();
+    let first = at_once.allowed().expect("no limit");
+    assert!(allows(&first, step) && allows(&first, b'4'.into()) && !allows(&first, b'x'.into()));
+    assert_eq!(follow(&mut *at_once, "42"), Ok(true));
+
+    let mut reasoned = start();
+    reasoned.accept(step).expect("it may be opened");
+    assert_eq!(follow(&mut *reasoned, "Hm, 7 </think>\n42"), Ok(true));
+    assert_eq!(follow(&mut *reasoned, "1"), Err(0));
+    reasoned.rollback(17).expect("all but what opened it");
+    assert_eq!(follow(&mut *reasoned, "x"), Ok(false), "inside the reasoning again");
+
+    // Without a token of its own it cannot be told from an answer.
+    let other = cache.opening("</think>", Some("<think>")).expect("a tokenizer");
+    assert!(!allows(&other.then_or_at_once(compiled.start()).allowed().expect("no limit"), b'<'.into()));
+}
