@@ -226,6 +226,44 @@ async fn what_is_not_followed_or_not_enforced_is_said_in_headers() {
 }
 
 #[tokio::test]
+async fn tools_and_forms_go_together_or_one_is_named() {
+    let server = Setup { answers: Answers::Hash, context_size: 4096, ..Setup::default() }.build();
+    let ask = async |fields: &str| {
+        let parameters = r#"{"type":"object","additionalProperties":false,"required":["n"],"properties":
+            {"n":{"type":"array","items":{"enum":[1,2]},"minItems":3,"maxItems":3,"uniqueItems":true}}}"#;
+        let tool = format!(r#"{{"type":"function","function":{{"name":"draw","parameters":{parameters}}}}}"#);
+        let messages = r#"[{"role":"user","content":"x"}]"#;
+        let body = format!(
+            r#"{{"model":"m","messages":{messages},"tools":[{tool}],"temperature":1.5,"seed":3,"max_tokens":400,{fields}}}"#
+        );
+        server.post("/v1/chat/completions", &body).await
+    };
+    let format = r#""response_format":{"type":"json_object","schema":{"const":7}}"#;
+    let forced = ask(&format!(r#""tool_choice":"required","parallel_tool_calls":false,{format}"#)).await;
+    assert_eq!(forced.header("x-ingle-ignored"), "response_format");
+    assert!(forced.header("x-ingle-unenforced").contains("draw: `uniqueItems` at /properties/n"), "{:?}", forced.headers);
+    let forced = forced.json();
+    let call = &forced["choices"][0]["message"]["tool_calls"][0]["function"];
+    let arguments: serde_json::Value =
+        serde_json::from_str(call["arguments"].as_str().expect("arguments")).expect("whole JSON");
+    assert!(call["name"] == "draw" && arguments["n"].as_array().is_some_and(|n| n.len() == 3), "{forced}");
+    assert_eq!(forced["ingle"]["schema_valid"], false, "three of two numbers repeat");
+    assert_eq!(forced["choices"][0]["finish_reason"], "tool_calls");
+
+    // Where no call is made the schema says what the answer is.
+    let both = ask(format).await;
+    assert!(!both.headers.contains_key("x-ingle-ignored"));
+    let message = both.json()["choices"][0]["message"].clone();
+    assert!(message["content"] == "7" || message["tool_calls"][0]["function"]["name"] == "draw", "{message}");
+
+    let grammar = ask(r#""grammar":"root ::= \"a\"","tool_choice":"auto""#).await;
+    assert_eq!((grammar.status, grammar.header("x-ingle-ignored")), (StatusCode::OK, "grammar"));
+    let none = ask(r#""grammar":"root ::= \"a\"","tool_choice":"none""#).await;
+    assert!(!none.headers.contains_key("x-ingle-ignored"));
+    assert_eq!(none.json()["choices"][0]["message"]["content"], "a", "no tool is on offer");
+}
+
+#[tokio::test]
 async fn failures_are_opaque_when_asked() {
     let options = ServerOptions { opaque_errors: true, machine_tag: Some("box-7".into()), ..ServerOptions::default() };
     let server = with_options(options);
