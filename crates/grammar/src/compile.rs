@@ -12,6 +12,7 @@ use crate::composed::{self, Piece};
 use crate::expressions;
 use crate::formats;
 use crate::gbnf::{Gbnf, TextMatch};
+use crate::instance;
 use crate::matcher::GrammarMatcher;
 use crate::places;
 use crate::{Environment, GrammarError};
@@ -206,13 +207,13 @@ impl Compiled {
     /// Does a whole answer satisfy all of the schema? `None` for grammars that are no schema.
     pub fn validate(&self, answer: &str) -> Option<bool> {
         let validator = self.validator.as_ref()?;
-        Some(serde_json::from_str(answer).is_ok_and(|value: Value| validator.is_valid(&value)))
+        Some(instance::parse(answer).is_some_and(|value| validator.is_valid(&value)))
     }
 
     /// Do the arguments of a call satisfy all of its tool's schema? `None` for a tool without one.
     pub fn validate_call(&self, tool: &str, arguments: &str) -> Option<bool> {
         let (_, validator) = self.call_validators.iter().find(|(name, _)| name == tool)?;
-        Some(serde_json::from_str(arguments).is_ok_and(|value: Value| validator.is_valid(&value)))
+        Some(instance::parse(arguments).is_some_and(|value| validator.is_valid(&value)))
     }
 }
 

@@ -16,6 +16,7 @@ mod error;
 mod expressions;
 mod formats;
 mod gbnf;
+mod instance;
 mod matcher;
 mod places;
 #[cfg(test)]

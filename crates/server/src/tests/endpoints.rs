@@ -241,7 +241,11 @@ async fn tools_and_forms_go_together_or_one_is_named() {
     let format = r#""response_format":{"type":"json_object","schema":{"const":7}}"#;
     let forced = ask(&format!(r#""tool_choice":"required","parallel_tool_calls":false,{format}"#)).await;
     assert_eq!(forced.header("x-ingle-ignored"), "response_format");
-    assert!(forced.header("x-ingle-unenforced").contains("draw: `uniqueItems` at /properties/n"), "{:?}", forced.headers);
+    assert!(
+        forced.header("x-ingle-unenforced").contains("draw: `uniqueItems` at /properties/n"),
+        "{:?}",
+        forced.headers
+    );
     let forced = forced.json();
     let call = &forced["choices"][0]["message"]["tool_calls"][0]["function"];
     let arguments: serde_json::Value =
