@@ -136,9 +136,13 @@ impl Compiled {
         };
         let compiled: Result<Result<_, Box<dyn std::error::Error>>, _> = catch_unwind(AssertUnwindSafe(compile));
         let compiled = compiled.map_err(|_| refused("the compiler has a fault with it; simplify it".into()))?;
-        let (matcher, unenforced) = compiled.map_err(|error| match tool_at_fault(environment, source) {
-            Some(reason) => refused(reason),
-            None => refused(one_line(&located(&error.to_string(), source))),
+        let (matcher, unenforced) = compiled.map_err(|error| {
+            let tools: &[(String, Value)] = match source {
+                GrammarSource::Calls { schemas, .. } => schemas,
+                _ => &[],
+            };
+            let at_fault = tool_at_fault(environment, tools, &[Strictness::Lenient, Strictness::Strict]);
+            refused(at_fault.unwrap_or_else(|| one_line(&located(&error.to_string(), source))))
         })?;
         let validator = match source {
             GrammarSource::JsonSchema { schema, .. } => Some(validator(schema).map_err(refused)?),
@@ -151,7 +155,15 @@ impl Compiled {
         let unenforced =
             left_out.iter().chain(&unenforced).map(|warning| one_line(&located(warning, source))).collect();
         let call_validators = match source {
-            GrammarSource::Calls { schemas, .. } => composed::validators(schemas)?,
+            GrammarSource::Calls { schemas, .. } => {
+                let recursive: Vec<_> =
+                    schemas.iter().filter(|(_, schema)| has_reference(schema, 0)).cloned().collect();
+                // The first mask of a form is of its marks: arguments without an end show only when they are looked at.
+                match tool_at_fault(environment, &recursive, &[Strictness::Lenient]) {
+                    Some(reason) => return Err(refused(reason)),
+                    None => composed::validators(schemas)?,
+                }
+            }
             _ => Vec::new(),
         };
         let engine = Engine::Guidance(Box::new(Mutex::new(matcher)));
@@ -231,11 +243,25 @@ fn located(reason: &str, source: &GrammarSource) -> String {
     }
 }
 
+/// Does a schema refer to another part of itself?
+fn has_reference(schema: &Value, depth: usize) -> bool {
+    match schema {
+        Value::Object(entries) if depth < formats::MAX_DEPTH => {
+            entries.iter().any(|(key, value)| key == "$ref" || has_reference(value, depth + 1))
+        }
+        Value::Array(items) if depth < formats::MAX_DEPTH => items.iter().any(|item| has_reference(item, depth + 1)),
+        _ => false,
+    }
+}
+
 /// The first of several tools whose schema cannot be enforced, and why.
-fn tool_at_fault(environment: &Arc<Environment>, source: &GrammarSource) -> Option<String> {
-    let GrammarSource::Calls { schemas, .. } = source else { return None };
-    [Strictness::Lenient, Strictness::Strict].into_iter().find_map(|strictness| {
-        schemas.iter().find_map(|(name, schema)| {
+fn tool_at_fault(
+    environment: &Arc<Environment>,
+    tools: &[(String, Value)],
+    strictnesses: &[Strictness],
+) -> Option<String> {
+    strictnesses.iter().find_map(|&strictness| {
+        tools.iter().find_map(|(name, schema)| {
             let alone = GrammarSource::JsonSchema { schema: schema.clone(), strictness };
             match Compiled::new(environment, &alone) {
                 Err(GrammarError::Refused { reason, .. }) => Some(format!("{name}: {reason}")),

@@ -64,6 +64,18 @@ fn composed_forms_take_what_they_describe() {
     ));
 }
 
+#[test]
+fn a_tool_whose_schema_nothing_satisfies_is_refused_by_name() {
+    let schemas = vec![
+        ("fine".to_owned(), weather()),
+        ("endless".to_owned(), json!({"$ref": "#"})),
+    ];
+    let forms = schemas.iter().map(|(name, schema)| Piece::Sequence(vec![text(name), json_piece(schema.clone())]));
+    let form = Piece::OneOf(forms.collect());
+    let refused = Compiled::new(&environment(), &GrammarSource::Calls { form, schemas, unenforced: Vec::new() });
+    assert!(refused.expect_err("it has no end").to_string().contains("endless: no text satisfies it"));
+}
+
 /// The first token that the constraint refuses, or whether the text may end.
 fn follow(constraint: &mut dyn Constraint, text: &str) -> Result<bool, usize> {
     for (at, byte) in text.bytes().enumerate() {
