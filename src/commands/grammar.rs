@@ -2,8 +2,6 @@
 
 mod bench;
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,6 +10,7 @@ use anyhow::{Context, anyhow};
 use ingle::{Compiled, GrammarEnvironment, GrammarSource, Strictness, TextMatch};
 use serde_json::{Value, json};
 
+use super::rows;
 use crate::cli::{CheckArgs, GrammarCommand, GrammarKind};
 use crate::output;
 
@@ -95,26 +94,11 @@ fn describe(found: TextMatch, text: &str) -> String {
     }
 }
 
-/// One row a line in, one answer a line out; a row that fails does not end the others.
+/// One row a line in, one answer a line out.
 fn check_lines(input: Option<&Path>) -> anyhow::Result<Verdict> {
-    let reader: Box<dyn BufRead> = match input {
-        Some(path) => Box::new(BufReader::new(File::open(path).with_context(|| cannot_read(path))?)),
-        None => Box::new(io::stdin().lock()),
-    };
     let environment = Arc::new(GrammarEnvironment::bytes()?);
-    let mut stdout = BufWriter::new(io::stdout().lock());
-    for line in reader.split(b'\n') {
-        let line = line.context("the rows cannot be read")?;
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        let answer = serde_json::from_slice::<Value>(&line).context("the row is no JSON");
-        let answer = answer.and_then(|row| check_row(&environment, &row));
-        let answer =
-            answer.unwrap_or_else(|error| json!({"ok": false, "error": output::sentence(&error), "accepts": []}));
-        writeln!(stdout, "{answer}")?;
-    }
-    stdout.flush()?;
+    let failed = |error: &anyhow::Error| json!({"ok": false, "error": output::sentence(error), "accepts": []});
+    rows::answer(input, |row| check_row(&environment, &row), failed)?;
     Ok(Verdict::Passed)
 }
 

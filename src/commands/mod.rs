@@ -6,6 +6,7 @@ pub(crate) mod grammar;
 mod locate;
 pub(crate) mod models;
 mod progress;
+mod rows;
 pub(crate) mod run;
 pub(crate) mod template;
 pub(crate) mod tools;

@@ -1,7 +1,7 @@
 //! `ingle template render`: what a template makes of messages, without a model in memory.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -10,6 +10,7 @@ use ingle_gguf::{Array, Header, Value as GgufValue};
 use serde_json::{Map, Value, json};
 
 use super::locate::open;
+use super::rows;
 use crate::cli::{FolderArgs, RenderArgs, TemplateCommand};
 use crate::output;
 
@@ -44,28 +45,10 @@ fn render_one(args: &RenderArgs) -> anyhow::Result<String> {
     Ok(render_row(&Value::Object(row))?)
 }
 
-/// One row a line in, one answer a line out; a row that fails does not end the others.
+/// One row a line in, one answer a line out.
 fn render_lines(input: Option<&Path>) -> anyhow::Result<()> {
-    let reader: Box<dyn BufRead> = match input {
-        Some(path) => Box::new(BufReader::new(File::open(path).with_context(|| cannot_read(path))?)),
-        None => Box::new(io::stdin().lock()),
-    };
-    let mut stdout = BufWriter::new(io::stdout().lock());
-    for line in reader.split(b'\n') {
-        let line = line.context("the rows cannot be read")?;
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        let rendered = serde_json::from_slice::<Value>(&line).map_err(|error| format!("the row is no JSON: {error}"));
-        let rendered = rendered.and_then(|row| render_row(&row).map_err(|error| error.to_string()));
-        let answer = match rendered {
-            Ok(prompt) => json!({ "prompt": prompt }),
-            Err(error) => json!({ "error": error }),
-        };
-        writeln!(stdout, "{answer}")?;
-    }
-    stdout.flush()?;
-    Ok(())
+    let failed = |error: &anyhow::Error| json!({ "error": output::sentence(error) });
+    rows::answer(input, |row| Ok(json!({ "prompt": render_row(&row)? })), failed)
 }
 
 /// A list of messages, or an object of template variables that has one.
@@ -86,7 +69,7 @@ pub(super) fn read_input(input: Option<&Path>, what: &str) -> anyhow::Result<Str
     }
 }
 
-pub(super) fn cannot_read(path: &Path) -> String {
+fn cannot_read(path: &Path) -> String {
     format!("{} cannot be read", path.display())
 }
 

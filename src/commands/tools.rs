@@ -1,15 +1,13 @@
 //! `ingle tools`: what a client gets of a generated text, without a model in memory.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
 use ingle::prompt::{AnswerDelta, AnswerParser, ChatTemplate, ReasoningFormat, TemplateVocabulary, Tool};
 use serde_json::{Value, json};
 
-use super::template::{TemplateSource, cannot_read, read_input, read_text};
+use super::rows;
+use super::template::{TemplateSource, read_input, read_text};
 use crate::cli::ToolsCommand;
 use crate::output;
 
@@ -27,7 +25,8 @@ pub(crate) fn run(command: ToolsCommand) -> anyhow::Result<()> {
     };
     let mut parsing = Parsing { source, tools, compiled: None };
     if args.jsonl {
-        return parse_lines(args.input.as_deref(), &mut parsing);
+        let failed = |error: &anyhow::Error| json!({"error": output::sentence(error)});
+        return rows::answer(args.input.as_deref(), |row| parsing.row(&row), failed);
     }
     let text = read_input(args.input.as_deref(), "the text")?;
     let mut row = json!({"text": text});
@@ -36,27 +35,6 @@ pub(crate) fn run(command: ToolsCommand) -> anyhow::Result<()> {
     }
     let answer = parsing.row(&row)?;
     output::print(&format!("{}\n", serde_json::to_string_pretty(&answer)?))
-}
-
-/// One row a line in, one answer a line out; a row that fails does not end the others.
-fn parse_lines(input: Option<&Path>, parsing: &mut Parsing) -> anyhow::Result<()> {
-    let reader: Box<dyn BufRead> = match input {
-        Some(path) => Box::new(BufReader::new(File::open(path).with_context(|| cannot_read(path))?)),
-        None => Box::new(io::stdin().lock()),
-    };
-    let mut stdout = BufWriter::new(io::stdout().lock());
-    for line in reader.split(b'\n') {
-        let line = line.context("the rows cannot be read")?;
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        let row = serde_json::from_slice::<Value>(&line).context("the row is no JSON");
-        let answer = row.and_then(|row| parsing.row(&row));
-        let answer = answer.unwrap_or_else(|error| json!({"error": output::sentence(&error)}));
-        writeln!(stdout, "{answer}")?;
-    }
-    stdout.flush()?;
-    Ok(())
 }
 
 /// What rows have in common.

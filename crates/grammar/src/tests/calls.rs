@@ -66,10 +66,7 @@ fn composed_forms_take_what_they_describe() {
 
 #[test]
 fn a_tool_whose_schema_nothing_satisfies_is_refused_by_name() {
-    let schemas = vec![
-        ("fine".to_owned(), weather()),
-        ("endless".to_owned(), json!({"$ref": "#"})),
-    ];
+    let schemas = vec![("fine".to_owned(), weather()), ("endless".to_owned(), json!({"$ref": "#"}))];
     let forms = schemas.iter().map(|(name, schema)| Piece::Sequence(vec![text(name), json_piece(schema.clone())]));
     let form = Piece::OneOf(forms.collect());
     let refused = Compiled::new(&environment(), &GrammarSource::Calls { form, schemas, unenforced: Vec::new() });
