@@ -5,6 +5,7 @@
 mod burst;
 mod common;
 mod decode;
+mod forms;
 mod masks;
 mod shared_prefix;
 mod soak;
@@ -37,6 +38,8 @@ enum Scenario {
     Throughput(throughput::Options),
     /// One client against the raw decode loop of the same build.
     Decode(decode::Options),
+    /// Clients whose answers are held to a form, against the same requests without one.
+    Forms(forms::Options),
     /// Masks of GBNF grammars beside llama.cpp's sampler, without a server.
     Masks(masks::Options),
 }
@@ -52,6 +55,7 @@ fn main() -> anyhow::Result<()> {
         Scenario::Burst(options) => runtime.block_on(burst::run(&target, options)),
         Scenario::SharedPrefix(options) => runtime.block_on(shared_prefix::run(&target, options)),
         Scenario::Throughput(options) => runtime.block_on(throughput::run(&target, options)),
+        Scenario::Forms(options) => runtime.block_on(forms::run(&target, options)),
         Scenario::Masks(options) => masks::run(&options),
         Scenario::Decode(options) => decode::run(&runtime, &target, options),
     }
