@@ -2,6 +2,7 @@
 //!
 //! Control tokens in a text are those tokens and nothing that is spelled like them.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use ingle_engine::TokenKind;
@@ -56,7 +57,7 @@ impl Piece {
 
 /// The grammar of `piece` in llguidance's dialect of Lark.
 pub(crate) fn lark(piece: &Piece, environment: &Environment) -> Result<String, Box<dyn std::error::Error>> {
-    let mut writer = Writer { environment, rules: String::new(), n_rules: 0 };
+    let mut writer = Writer { environment, rules: String::new(), n_rules: 0, schemas: HashMap::new() };
     let start = writer.expression(piece)?;
     Ok(format!("start: {start}\n{}", writer.rules))
 }
@@ -65,6 +66,8 @@ struct Writer<'e> {
     environment: &'e Environment,
     rules: String,
     n_rules: usize,
+    /// The rule of each schema: the first call and those behind it have the same.
+    schemas: HashMap<String, String>,
 }
 
 /// A part of a text.
@@ -80,7 +83,15 @@ impl Writer<'_> {
             Piece::Regex(regex) => self.terminal(regex),
             Piece::Json { schema, strictness } => {
                 let schema = schema_with_options(schema, *strictness, CALL_WHITESPACE)?;
-                self.rule("", &format!("%json {schema}"))
+                let body = format!("%json {schema}");
+                match self.schemas.get(&body) {
+                    Some(rule) => rule.clone(),
+                    None => {
+                        let rule = self.rule("", &body);
+                        self.schemas.insert(body, rule.clone());
+                        rule
+                    }
+                }
             }
             Piece::Until { end, length } => self.until(end, *length),
             Piece::Sequence(pieces) => {
@@ -180,7 +191,7 @@ impl Writer<'_> {
 #[derive(Debug, Default)]
 pub(crate) struct Controls {
     /// Longest first among those with the same first character.
-    spellings: std::collections::HashMap<char, Vec<(String, u32)>>,
+    spellings: HashMap<char, Vec<(String, u32)>>,
 }
 
 impl Controls {

@@ -8,6 +8,10 @@ use crate::message::Tool;
 /// Levels of an argument that are spelled out where a format has no JSON.
 const MAX_DEPTH: usize = 8;
 
+/// Arguments of a tool that can all be left out: each may be the first, so their form grows with the square of their
+/// number. Those beyond are left out, which they may be.
+const MOST_FIRST: usize = 24;
+
 /// The form of a text that holds calls. Control tokens in it are spelled out.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CallSyntax {
@@ -370,7 +374,8 @@ fn separated(items: Vec<(CallSyntax, bool)>, separator: &str) -> CallSyntax {
     let (must, may): (Vec<_>, Vec<_>) = items.into_iter().partition(|(_, required)| *required);
     let behind = |item: CallSyntax| CallSyntax::Sequence(vec![CallSyntax::Text(separator.to_owned()), item]);
     let optional = |item: CallSyntax| CallSyntax::Optional(Box::new(behind(item)));
-    let may: Vec<CallSyntax> = may.into_iter().map(|(item, _)| item).collect();
+    let most = if must.is_empty() { MOST_FIRST } else { usize::MAX };
+    let may: Vec<CallSyntax> = may.into_iter().map(|(item, _)| item).take(most).collect();
     let mut must = must.into_iter().map(|(item, _)| item);
     if let Some(first) = must.next() {
         let rest = must.map(behind).chain(may.into_iter().map(optional));

@@ -240,3 +240,21 @@ fn ids_are_what_the_template_takes() {
     }
     println!("{n_short} templates take short ids alone");
 }
+
+#[test]
+fn a_tool_of_many_optional_arguments_has_a_small_form() {
+    fn size(syntax: &CallSyntax) -> usize {
+        1 + match syntax {
+            CallSyntax::Sequence(parts) | CallSyntax::OneOf(parts) => parts.iter().map(size).sum(),
+            CallSyntax::Optional(part) | CallSyntax::Repeated(part) => size(part),
+            CallSyntax::Text(_) | CallSyntax::Pattern(_) | CallSyntax::Json { .. } | CallSyntax::Until { .. } => 0,
+        }
+    }
+    let properties: Value = (0..5_000).map(|idx| (format!("a{idx}"), json!({"type": "integer"}))).collect();
+    let mut tool = tools()[0].clone();
+    for required in [json!([]), json!(["a7"])] {
+        tool.parameters = json!({"type": "object", "properties": properties, "required": required});
+        let form = CallFormat::python("<a>", "<b>").calls(&[tool.clone()], CallCount::Several);
+        assert!(size(&form.syntax) < 100_000);
+    }
+}
