@@ -20,9 +20,9 @@ use crate::{Environment, GrammarError};
 /// Largest grammar that is compiled, in bytes of its text; the largest honest schemas have half a megabyte.
 const MAX_BYTES: usize = 2 << 20;
 
-/// White space between the tokens of a JSON text: one blank, or a line end with an indentation. A model that may write
-/// any amount of it sometimes never stops.
-const WHITESPACE: &str = r" |\n[ \t]{0,32}";
+/// White space between the tokens of a JSON text: one blank, or a line end with an indentation of blanks or of tabs. A
+/// model that may write any amount of it, or mix the two, sometimes never stops.
+const WHITESPACE: &str = r" |\n(?: {0,32}|\t{0,8})";
 
 const NO_TEXT: &str = "no text satisfies it, or it takes too long to find one";
 
