@@ -12,6 +12,14 @@ pub enum PromptError {
         /// What was found and what was expected.
         reason: String,
     },
+    /// A Go template of the model's configuration does not parse or fails: the configuration must change.
+    #[error("`{key}`, a Go template of the model's configuration: {reason}")]
+    Go {
+        /// The key in the YAML.
+        key: &'static str,
+        /// What is wrong, with its line where it is known.
+        reason: String,
+    },
     /// The template itself refused the conversation (`raise_exception`): the messages must change.
     #[error("the chat template refuses this conversation: {message}")]
     Refused {

@@ -22,8 +22,10 @@
 //! came out otherwise than from jinja2; here the cases that differ are named in `testdata/jinja_more_cases.json`.
 #![forbid(unsafe_code)]
 
+mod edits;
 mod error;
 mod fallback;
+mod go;
 mod jinja;
 mod message;
 mod probe;
@@ -37,12 +39,14 @@ mod variables;
 #[cfg(test)]
 mod tests;
 
+pub use edits::AnswerEdits;
 pub use error::PromptError;
 pub use fallback::fallback_for;
+pub use go::{GoSources, GoTemplates};
 pub use message::{
     ContentPart, Conversation, Message, PromptEnding, Role, TemplateOptions, Tool, ToolArguments, ToolCall,
 };
-pub use reasoning::ReasoningFormat;
+pub use reasoning::{ReasoningFormat, ReasoningTags};
 pub use row::render_row;
 pub use segments::{ControlTokens, RenderedPrompt};
 pub use template::{ChatTemplate, TemplateSupport, TemplateVocabulary};

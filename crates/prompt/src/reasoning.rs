@@ -1,5 +1,8 @@
 //! Splits generated text into reasoning and answer while it streams.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 /// A piece of generated text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReasoningDelta {
@@ -38,21 +41,56 @@ const TAGS: [(&str, &str); 6] = [
 
 const CHANNEL: &str = "<|channel|>";
 
+/// Tags of an operator, beside those that are known.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ReasoningTags<'a> {
+    /// What opens and closes a reasoning.
+    pub pairs: &'a [(String, String)],
+    /// What opens a reasoning where a prompt ends with it.
+    pub start_tokens: &'a [String],
+}
+
 impl ReasoningFormat {
     /// Reads the format off a template's source and the end of the prompt it rendered.
     pub fn detect(template_source: &str, rendered_tail: &str) -> Self {
-        if template_source.contains(CHANNEL) && template_source.contains("analysis") {
+        Self::detect_with(template_source, rendered_tail, ReasoningTags::default())
+    }
+
+    /// As [`ReasoningFormat::detect`]; the operator's tags are looked at first, and need not be in the template.
+    pub fn detect_with(template_source: &str, rendered_tail: &str, own: ReasoningTags<'_>) -> Self {
+        let pairs: Vec<_> = own.pairs.iter().map(|(open, close)| (kept(open), kept(close))).collect();
+        if pairs.is_empty() && template_source.contains(CHANNEL) && template_source.contains("analysis") {
             return ReasoningFormat::Harmony;
         }
         let tail = rendered_tail.trim_end();
         let known = |(open, close): &(&str, &str)| template_source.contains(open) || template_source.contains(close);
         // A prompt that ends by opening a block settles it; else the source tells.
-        let opened = TAGS.into_iter().find(|(open, _)| tail.ends_with(open));
-        match opened.or_else(|| TAGS.into_iter().find(known)) {
+        let opened = pairs.iter().copied().chain(TAGS).find(|(open, _)| tail.ends_with(open.trim_end()));
+        let started = || {
+            let open =
+                own.start_tokens.iter().find(|token| !token.trim().is_empty() && tail.ends_with(token.trim_end()));
+            let close =
+                || pairs.first().copied().or_else(|| TAGS.into_iter().find(known)).map_or("</think>", |pair| pair.1);
+            open.map(|open| (kept(open), close()))
+        };
+        let opened = opened.or_else(started);
+        match opened.or_else(|| pairs.first().copied()).or_else(|| TAGS.into_iter().find(known)) {
             Some((open, close)) => ReasoningFormat::Tags { open, close, opened: opened.is_some() },
             None => ReasoningFormat::None,
         }
     }
+}
+
+/// `text` for as long as the process lives: the tags of configurations are few, and none comes from a client.
+fn kept(text: &str) -> &'static str {
+    static KEPT: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = kept.get(text) {
+        return known;
+    }
+    let text: &'static str = Box::leak(text.to_owned().into_boxed_str());
+    kept.insert(text);
+    text
 }
 
 impl ReasoningFormat {
@@ -262,5 +300,20 @@ mod tests {
         let closed = ReasoningFormat::detect("'<think>\\n'", "<think>\n\n</think>\n\n");
         assert!(matches!(closed, ReasoningFormat::Tags { opened: false, .. }));
         assert_eq!(ReasoningFormat::detect("plain", "tail"), ReasoningFormat::None);
+    }
+
+    #[test]
+    fn an_operator_may_name_the_tags() {
+        let pairs = [("<plan>".to_owned(), "</plan>".to_owned())];
+        let tags = ReasoningTags { pairs: &pairs, start_tokens: &[] };
+        let found = ReasoningFormat::detect_with("plain", "tail", tags);
+        assert_eq!(found, ReasoningFormat::Tags { open: "<plan>", close: "</plan>", opened: false });
+        let opened = ReasoningFormat::detect_with("<think>", "tail<plan>\n", tags);
+        assert_eq!(opened, ReasoningFormat::Tags { open: "<plan>", close: "</plan>", opened: true });
+        let start = ["Thoughts:".to_owned()];
+        let tags = ReasoningTags { pairs: &[], start_tokens: &start };
+        let started = ReasoningFormat::detect_with("plain", "tail Thoughts:", tags);
+        assert_eq!(started, ReasoningFormat::Tags { open: "Thoughts:", close: "</think>", opened: true });
+        assert_eq!(ReasoningFormat::detect_with("plain", "tail", tags), ReasoningFormat::None);
     }
 }

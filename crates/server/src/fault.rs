@@ -61,7 +61,7 @@ fn of_catalog(error: &CatalogError, message: String) -> ApiError {
 fn of_prompt(error: &PromptError, message: String) -> ApiError {
     match error {
         PromptError::Input { field, .. } => ApiError::invalid_value(field.clone(), message),
-        PromptError::Syntax { .. } => ApiError::bad_request("invalid_model_config", message),
+        PromptError::Syntax { .. } | PromptError::Go { .. } => ApiError::bad_request("invalid_model_config", message),
         PromptError::Refused { .. } | PromptError::Render { .. } => ApiError::invalid_value("messages", message),
         // A limit, or something newer: the conversation cannot be rendered.
         _ => ApiError::invalid_value("messages", message),

@@ -28,5 +28,5 @@ pub(crate) use ast::Stmt;
 pub(crate) use budget::MAX_VALUE_DEPTH;
 pub(crate) use interp::render;
 pub(crate) use parser::parse;
-pub(crate) use text::{Origin, Text};
+pub(crate) use text::{Origin, Text, TextBuilder};
 pub(crate) use value::{Dict, Fault, Key, Value};
