@@ -2,7 +2,7 @@
 
 mod show;
 
-use ingle::catalog::{ConfigOutcome, ModelEntry, ModelState, Outcome, Problem};
+use ingle::catalog::{ConfigOutcome, ModelEntry, ModelState, Outcome};
 
 use super::locate::{INSTALL, installer, open};
 use super::progress::Downloads;
@@ -33,7 +33,7 @@ fn list(folder: &FolderArgs) -> anyhow::Result<()> {
         text.push_str(&table(&["NAME", "SIZE", "DESCRIPTION"], &offered));
     }
     output::print(&text)?;
-    catalog.problems().iter().for_each(|problem| eprintln!("{}", problem_line(problem)));
+    catalog.problems().iter().for_each(|problem| eprintln!("{problem}"));
     Ok(())
 }
 
@@ -57,12 +57,6 @@ fn offered_rows(folder: &FolderArgs, installed: &[ModelEntry]) -> anyhow::Result
         vec![entry.name.clone(), size, entry.description.clone().unwrap_or_default().trim().replace('\n', " ")]
     };
     Ok(entries.filter(|entry| is_new(&entry.name)).map(row).collect())
-}
-
-/// A problem of the folder in one line.
-pub(super) fn problem_line(problem: &Problem) -> String {
-    let line = if problem.line > 0 { format!(" line {}", problem.line) } else { String::new() };
-    format!("{}{line}: {}", problem.path.display(), problem.message)
 }
 
 fn install(model: &str, folder: &FolderArgs) -> anyhow::Result<()> {

@@ -12,7 +12,6 @@ use ingle::server::{Cors, ServerOptions, ServerState};
 use ingle::{Runtime, Setup, hardware};
 use tokio::net::TcpListener;
 
-use super::models::problem_line;
 use crate::cli::{HttpArgs, RunArgs};
 use signals::Stop;
 
@@ -84,9 +83,7 @@ fn open(args: &RunArgs) -> anyhow::Result<Runtime> {
     if args.require_gpu && found.gpus().next().is_none() {
         bail!("--require-gpu is set and no GPU can be used: {}", found.notes.join("; "));
     }
-    for problem in runtime.catalog().problems() {
-        tracing::warn!("{}", problem_line(&problem));
-    }
+    runtime.catalog().tell();
     Ok(runtime)
 }
 

@@ -38,6 +38,62 @@ pub struct ModelConfig {
     pub availability: Availability,
     /// Whether the model may be evicted from memory.
     pub residency: Residency,
+    /// How reasoning is found and whether it is shown.
+    pub reasoning: ReasoningConfig,
+    /// Kinds of media that requests bring and answers hold, as declared.
+    pub modalities: Modalities,
+    /// Files that are fetched when the program starts.
+    pub download_files: Vec<DownloadFile>,
+    /// Models of one group are not in memory together.
+    pub concurrency_groups: Vec<String>,
+    /// How many requests are answered at once.
+    pub limits: Limits,
+}
+
+/// How reasoning is found and whether it is shown.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ReasoningConfig {
+    /// The template is told not to think.
+    pub is_disabled: bool,
+    /// Reasoning is taken out of the answer and not shown.
+    pub is_hidden: bool,
+    /// What opens a reasoning that a prompt may end with.
+    pub start_tokens: Vec<String>,
+    /// What opens and closes a reasoning, before those that are known.
+    pub tag_pairs: Vec<(String, String)>,
+    /// Effort of requests that name none.
+    pub effort: Option<String>,
+    /// Variables of the chat template; a request's own win.
+    pub template_kwargs: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Kinds of media, as declared; empty is "not declared".
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Modalities {
+    /// Of requests.
+    pub input: Vec<String>,
+    /// Of answers.
+    pub output: Vec<String>,
+}
+
+/// A file that is fetched when the program starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DownloadFile {
+    /// Path inside the models folder.
+    pub filename: String,
+    /// Where from.
+    pub uri: String,
+    /// 64 lower-case hex digits.
+    pub sha256: Option<String>,
+}
+
+/// How many requests are answered at once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Others are refused.
+    pub max_concurrent: Option<NonZeroU32>,
+    /// Seconds that these are told to wait.
+    pub retry_after_secs: Option<u32>,
 }
 
 /// Whether a model may be used.
@@ -71,8 +127,6 @@ pub struct RequestDefaults {
     pub min_p: Option<f32>,
     /// In [0, 1].
     pub typical_p: Option<f32>,
-    /// In [0, 1]; 1 is off. Kept for completeness: llama.cpp has dropped the sampler.
-    pub tfz: Option<f32>,
     /// Tokens of an answer.
     pub max_tokens: Option<NonZeroU32>,
     /// > 0; 1 is off.
@@ -139,8 +193,6 @@ pub struct LoadConfig {
     pub context_size: Option<ContextSize>,
     /// Compute threads.
     pub threads: Option<NonZeroU32>,
-    /// Key/value cache in f16.
-    pub f16: Option<bool>,
     /// Map the file.
     pub mmap: Option<bool>,
     /// Lock the file in memory.
@@ -167,6 +219,16 @@ pub struct LoadConfig {
     pub mmproj: Option<String>,
     /// Draft model file, inside the models folder.
     pub draft_model: Option<String>,
+    /// Adapters, each a file inside the models folder and its weight.
+    pub loras: Vec<(String, f32)>,
+    /// How rotary embeddings are stretched.
+    pub rope_scaling: Option<RopeScaling>,
+    /// YaRN's numbers: extrapolation mix, attention factor, low and high correction dimension.
+    pub yarn: Yarn,
+    /// The key/value cache stays in main memory.
+    pub no_kv_offload: bool,
+    /// `key=type:value` each, in place of what the GGUF header says.
+    pub overrides: Vec<String>,
     /// The `options:` that we understand.
     pub options: BackendOptions,
 }
@@ -189,6 +251,30 @@ pub enum GpuLayers {
     Count(u32),
 }
 
+/// How rotary embeddings are stretched over a longer context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RopeScaling {
+    /// Not at all.
+    None,
+    /// Evenly.
+    Linear,
+    /// By frequency.
+    Yarn,
+}
+
+/// YaRN's numbers; absent ones are the model's.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Yarn {
+    /// Extrapolation mix.
+    pub ext_factor: Option<f32>,
+    /// Attention factor.
+    pub attn_factor: Option<f32>,
+    /// Low correction dimension.
+    pub beta_fast: Option<f32>,
+    /// High correction dimension.
+    pub beta_slow: Option<f32>,
+}
+
 /// Fused attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FlashAttention {
@@ -200,7 +286,7 @@ pub enum FlashAttention {
     Auto,
 }
 
-/// `options:` of llama-cpp: the ones we use, and all others as written.
+/// The `options:` of llama-cpp that have an effect; the others are warnings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BackendOptions {
     /// `parallel`: sequences at once.
@@ -209,20 +295,12 @@ pub struct BackendOptions {
     pub swa_full: Option<bool>,
     /// `context_shift`: drop old tokens at the edge instead of ending.
     pub context_shift: Option<bool>,
-    /// `kv_unified`: one cell pool for all sequences.
-    pub kv_unified: Option<bool>,
     /// `n_ubatch`: tokens of one graph.
     pub n_ubatch: Option<NonZeroU32>,
     /// `threads_batch`: threads for prompts.
     pub threads_batch: Option<NonZeroU32>,
-    /// `cache_reuse`: shortest run of tokens worth shifting.
-    pub cache_reuse: Option<u32>,
-    /// `warmup`: an empty run after loading.
-    pub warmup: Option<bool>,
     /// `check_tensors`: look for invalid numbers when loading.
     pub check_tensors: Option<bool>,
-    /// The rest: key and, after the first colon, value.
-    pub other: Vec<(String, Option<String>)>,
 }
 
 /// Prompt templates as text; `prompt` makes sense of them.
@@ -238,8 +316,6 @@ pub struct TemplateConfig {
     pub edit: Option<String>,
     /// In place of `chat` with tools.
     pub function: Option<String>,
-    /// Text with media.
-    pub multimodal: Option<String>,
     /// Whether the model's own template is used; absent means where no other template is given.
     pub use_tokenizer_template: Option<bool>,
     /// Between messages.
@@ -317,6 +393,11 @@ impl ModelConfig {
             usecases: resolve::text_usecases(),
             availability: Availability::Enabled,
             residency: Residency::Evictable,
+            reasoning: ReasoningConfig::default(),
+            modalities: Modalities::default(),
+            download_files: Vec::new(),
+            concurrency_groups: Vec::new(),
+            limits: Limits::default(),
         }
     }
 

@@ -17,6 +17,7 @@ mod fetch;
 mod gallery;
 #[cfg(feature = "download")]
 mod install;
+mod keys;
 mod model_yaml;
 mod names;
 mod registry;
@@ -28,8 +29,9 @@ mod weights;
 mod yaml;
 
 pub use config::{
-    Availability, BackendOptions, ContextSize, FlashAttention, FunctionConfig, GpuLayers, LLAMA_CPP, LoadConfig,
-    Mirostat, MirostatVersion, ModelConfig, OutputConfig, RequestDefaults, Residency, TemplateConfig, TokenCount,
+    Availability, BackendOptions, ContextSize, DownloadFile, FlashAttention, FunctionConfig, GpuLayers, LLAMA_CPP,
+    Limits, LoadConfig, Mirostat, MirostatVersion, Modalities, ModelConfig, OutputConfig, ReasoningConfig,
+    RequestDefaults, Residency, RopeScaling, TemplateConfig, TokenCount, Yarn,
 };
 pub use error::{Attempt, CatalogError, Retry};
 #[cfg(feature = "download")]
@@ -40,9 +42,10 @@ pub use fetch::{
 pub use gallery::{FileSource, Gallery, GalleryEntry, GalleryFile, PipMember, SourcePlace};
 #[cfg(feature = "download")]
 pub use install::{ConfigOutcome, Installed, InstalledFile, Installer};
+pub use keys::{KeyWarning, LLAMA_OPTIONS, MODEL_KEYS, Standing};
 pub use model_yaml::{
-    Flag, FunctionGrammarYaml, FunctionYaml, ModelYaml, ParametersYaml, Real, ReplacementYaml, TemplateYaml, Text,
-    Whole,
+    DownloadYaml, Flag, FunctionGrammarYaml, FunctionYaml, LimitsYaml, ModelYaml, ParametersYaml, Real, ReasoningYaml,
+    ReplacementYaml, TagPairYaml, TemplateYaml, Text, Whole,
 };
 pub use names::check_model_name;
 pub use registry::{Catalog, CatalogOptions, ModelEntry, ModelSource, ModelState, Weights};
@@ -50,4 +53,3 @@ pub use scan::Problem;
 pub use summary::{MemoryEstimate, ModelSummary};
 pub use uri::{FileUri, HubFile};
 pub use usecase::Usecase;
-pub use yaml::UnknownKey;

@@ -2,6 +2,7 @@
 
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -31,8 +32,6 @@ pub struct ModelYaml {
     pub context_size: Option<Whole>,
     /// Compute threads; 0 is automatic.
     pub threads: Option<Whole>,
-    /// f16 key/value cache.
-    pub f16: Option<Flag>,
     /// Map the file instead of reading it.
     pub mmap: Option<Flag>,
     /// Keep the file in memory.
@@ -73,20 +72,104 @@ pub struct ModelYaml {
     pub function: Option<FunctionYaml>,
     /// `key:value` for the backend.
     pub options: Option<Vec<Text>>,
-    /// Vision projector file.
-    pub mmproj: Option<Text>,
-    /// Draft model file.
-    pub draft_model: Option<Text>,
     /// Usecase words.
     pub known_usecases: Option<Vec<Text>>,
     /// Embedding mode.
     pub embeddings: Option<Flag>,
     /// Rerank pooling.
     pub reranking: Option<Flag>,
+    /// Vision projector file.
+    pub mmproj: Option<Text>,
+    /// Draft model file.
+    pub draft_model: Option<Text>,
     /// Refused when asked for.
     pub disabled: Option<Flag>,
     /// Never evicted.
     pub pinned: Option<Flag>,
+    /// How reasoning is found and whether it is shown.
+    pub reasoning: Option<ReasoningYaml>,
+    /// Effort of requests that name none.
+    pub reasoning_effort: Option<Text>,
+    /// Variables of the chat template.
+    pub chat_template_kwargs: Option<BTreeMap<String, Value>>,
+    /// `text`, `image`, `audio`, `video`.
+    pub known_input_modalities: Option<Vec<Text>>,
+    /// `text`, `image`, `audio`, `video`.
+    pub known_output_modalities: Option<Vec<Text>>,
+    /// Files that are fetched when the program starts.
+    pub download_files: Option<Vec<DownloadYaml>>,
+    /// Models of one group are not in memory together.
+    pub concurrency_groups: Option<Vec<Text>>,
+    /// Requests at once.
+    pub limits: Option<LimitsYaml>,
+    /// One adapter file.
+    pub lora_adapter: Option<Text>,
+    /// Its weight.
+    pub lora_scale: Option<Real>,
+    /// Adapter files.
+    pub lora_adapters: Option<Vec<Text>>,
+    /// Their weights.
+    pub lora_scales: Option<Vec<Real>>,
+    /// `none`, `linear` or `yarn`.
+    pub rope_scaling: Option<Text>,
+    /// YaRN's extrapolation mix.
+    pub yarn_ext_factor: Option<Real>,
+    /// YaRN's attention factor.
+    pub yarn_attn_factor: Option<Real>,
+    /// YaRN's low correction dimension.
+    pub yarn_beta_fast: Option<Real>,
+    /// YaRN's high correction dimension.
+    pub yarn_beta_slow: Option<Real>,
+    /// The key/value cache stays in main memory.
+    pub no_kv_offloading: Option<Flag>,
+    /// `key=type:value`, in place of what the GGUF header says.
+    pub overrides: Option<Vec<Text>>,
+}
+
+/// The `reasoning:` mapping.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ReasoningYaml {
+    /// The template is told not to think.
+    pub disable: Option<Flag>,
+    /// Reasoning is taken out of the answer and not shown.
+    pub strip_reasoning_only: Option<Flag>,
+    /// What opens a reasoning that a prompt may end with.
+    pub thinking_start_tokens: Option<Vec<Text>>,
+    /// What opens and closes a reasoning.
+    pub tag_pairs: Option<Vec<TagPairYaml>>,
+}
+
+/// What opens and closes a reasoning.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct TagPairYaml {
+    /// Opens.
+    pub start: Option<Text>,
+    /// Closes.
+    pub end: Option<Text>,
+}
+
+/// A file that is fetched when the program starts.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct DownloadYaml {
+    /// Inside the models folder.
+    pub filename: Option<Text>,
+    /// Where from.
+    pub uri: Option<Text>,
+    /// 64 hex digits.
+    pub sha256: Option<Text>,
+}
+
+/// The `limits:` mapping.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct LimitsYaml {
+    /// Requests at once; others are answered 503.
+    pub max_concurrent: Option<Whole>,
+    /// What these are told to wait.
+    pub retry_after_seconds: Option<Whole>,
 }
 
 /// The `parameters:` mapping.
@@ -105,8 +188,6 @@ pub struct ParametersYaml {
     pub min_p: Option<Real>,
     /// Locally typical mass.
     pub typical_p: Option<Real>,
-    /// Tail-free z.
-    pub tfz: Option<Real>,
     /// 0 is no limit.
     pub max_tokens: Option<Whole>,
     /// 1 is off.
@@ -151,8 +232,6 @@ pub struct TemplateYaml {
     pub edit: Option<Text>,
     /// In place of `chat` with tools.
     pub function: Option<Text>,
-    /// Text with media.
-    pub multimodal: Option<Text>,
     /// The model's own Jinja template.
     pub use_tokenizer_template: Option<Flag>,
     /// Between messages.
@@ -185,12 +264,6 @@ pub struct FunctionYaml {
     pub replace_llm_results: Option<Vec<ReplacementYaml>>,
     /// Expressions whose first group is text beside calls.
     pub capture_llm_results: Option<Vec<Text>>,
-    /// The pseudo-tool `answer` of LocalAI's grammars; there is none here, as a free answer is text.
-    pub disable_no_action: Option<Flag>,
-    /// Its name.
-    pub no_action_function_name: Option<Text>,
-    /// Its description.
-    pub no_action_description_name: Option<Text>,
     /// What answers are held to.
     pub grammar: Option<FunctionGrammarYaml>,
 }
@@ -215,8 +288,6 @@ pub struct FunctionGrammarYaml {
     pub parallel_calls: Option<Flag>,
     /// Text before the JSON of a call.
     pub prefix: Option<Text>,
-    /// Text and calls in one answer; always possible here.
-    pub mixed_mode: Option<Flag>,
 }
 
 /// A string; a number or truth value that someone left unquoted is taken as text.

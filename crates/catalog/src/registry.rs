@@ -1,10 +1,10 @@
 //! The catalog of a models folder: every model by name, kept in step with the files.
 
 use crate::config::{Availability, ModelConfig};
+use crate::keys::KeyWarning;
 use crate::scan::{self, BareFile, Configured, Problem, Snapshot};
 use crate::uri::file_name_of_uri;
 use crate::weights::{self, Kinds};
-use crate::yaml::UnknownKey;
 use crate::{CatalogError, Usecase, names};
 use ingle_gguf::ShardName;
 use std::collections::BTreeSet;
@@ -27,6 +27,8 @@ pub struct Catalog {
     kinds: Kinds,
     /// The last pass over the folder; behind a lock because looking up may renew it.
     snapshot: Mutex<Arc<Snapshot>>,
+    /// What the log has said already; none while nobody has asked for it.
+    told: Mutex<Option<BTreeSet<String>>>,
 }
 
 /// One model.
@@ -42,8 +44,8 @@ pub struct ModelEntry {
     pub state: ModelState,
     /// When its configuration or file was last changed.
     pub modified: Option<SystemTime>,
-    /// Keys of its configuration that we do not know.
-    pub warnings: Vec<UnknownKey>,
+    /// Keys of its configuration that do not do what their author may expect.
+    pub warnings: Vec<KeyWarning>,
 }
 
 /// Where a model comes from.
@@ -110,7 +112,13 @@ impl Catalog {
     pub fn open(models_path: &Path, options: CatalogOptions) -> Result<Self, CatalogError> {
         let kinds = Kinds::default();
         let snapshot = scan::scan(models_path, options.config_file.as_deref(), &kinds)?;
-        Ok(Self { models_path: models_path.to_owned(), options, kinds, snapshot: Mutex::new(Arc::new(snapshot)) })
+        Ok(Self {
+            models_path: models_path.to_owned(),
+            options,
+            kinds,
+            snapshot: Mutex::new(Arc::new(snapshot)),
+            told: Mutex::default(),
+        })
     }
 
     /// The folder.
@@ -136,6 +144,31 @@ impl Catalog {
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {
         self.current().problems.clone()
+    }
+
+    /// Logs every problem, and every key without effect; from now on also those that changed files bring.
+    pub fn tell(&self) {
+        self.lock_told().get_or_insert_default();
+        self.tell_of(&self.current());
+    }
+
+    fn tell_of(&self, snapshot: &Snapshot) {
+        let mut told = self.lock_told();
+        let Some(told) = told.as_mut() else { return };
+        let problems = snapshot.problems.iter().map(ToString::to_string);
+        let warnings = snapshot
+            .configured
+            .values()
+            .flat_map(|from| from.warnings.iter().map(|warning| format!("{}, {warning}", from.path.display())));
+        for line in problems.chain(warnings) {
+            if told.insert(line.clone()) {
+                tracing::warn!("{line}");
+            }
+        }
+    }
+
+    fn lock_told(&self) -> MutexGuard<'_, Option<BTreeSet<String>>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The model called `name`: a configured name, a GGUF file with or without its ending, a YAML file without its.
@@ -214,6 +247,7 @@ impl Catalog {
         };
         let fresh = Arc::new(renewed.unwrap_or_else(|error| self.unreadable(&error)));
         *self.lock() = Arc::clone(&fresh);
+        self.tell_of(&fresh);
         fresh
     }
 
@@ -247,7 +281,10 @@ impl Catalog {
         let state = self.file_state(&from.relative, &from.parts);
         ModelEntry {
             name: from.name.clone(),
-            config: ModelConfig::bare(&from.name, &from.relative.to_string_lossy()),
+            config: ModelConfig {
+                template: from.template.clone(),
+                ..ModelConfig::bare(&from.name, &from.relative.to_string_lossy())
+            },
             source: ModelSource::BareFile(self.models_path.join(&from.relative)),
             state,
             modified: from.modified,

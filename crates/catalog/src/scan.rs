@@ -1,16 +1,19 @@
 //! What lies in a models folder: YAML files and bare GGUF files, in a fixed order.
 
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, TemplateConfig};
 use crate::gallery::{Document, classify};
+use crate::keys::{self, KeyWarning, MODEL_KEYS, Standing};
 use crate::model_yaml::ModelYaml;
 use crate::names;
-use crate::yaml::{self, MAX_YAML_BYTES, Node, UnknownKey};
+use crate::yaml::{self, MAX_YAML_BYTES, Node, Tree, Unread};
 use crate::{CatalogError, weights};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+mod templates;
 
 /// Something in the models folder that could not be used, or that should be looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,18 +28,30 @@ pub struct Problem {
     pub message: String,
 }
 
+impl std::fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}", self.path.display())?;
+        if self.line > 0 {
+            write!(formatter, " line {}", self.line)?;
+        }
+        write!(formatter, ": {}", self.message)
+    }
+}
+
 /// A configured model and where its configuration stands.
 #[derive(Debug, Clone)]
 pub(crate) struct Configured {
     pub config: ModelConfig,
     pub path: PathBuf,
     pub modified: Option<SystemTime>,
-    pub warnings: Vec<UnknownKey>,
+    pub warnings: Vec<KeyWarning>,
 }
 
 /// A GGUF file without a configuration.
 #[derive(Debug, Clone)]
 pub(crate) struct BareFile {
+    /// From the `.tmpl` file beside it.
+    pub template: TemplateConfig,
     /// Path inside the models folder; for a split file the name without part numbers.
     pub name: String,
     /// The file to load (the first part).
@@ -122,7 +137,7 @@ pub(crate) fn scan(
     let files: Vec<PathBuf> = snapshot.fingerprint.iter().map(|(path, ..)| path.clone()).collect();
     let top = |path: &&PathBuf| path.parent() == Some(folder) && has_ending(path, &["yaml", "yml"]);
     for path in files.iter().filter(top).map(PathBuf::as_path).chain(extra_config) {
-        snapshot.read_yaml(path);
+        snapshot.read_yaml(folder, path);
     }
     let ggufs: Vec<&PathBuf> = files.iter().filter(|path| has_ending(path, &["gguf"])).collect();
     for path in ggufs {
@@ -131,13 +146,34 @@ pub(crate) fn scan(
     Ok(snapshot)
 }
 
+/// Every key that does nothing, in the order of the file.
+fn key_warnings(node: &Node, unread: &[Unread]) -> Vec<KeyWarning> {
+    let mut warnings: Vec<KeyWarning> = unread.iter().map(|key| keys::warning(&key.key, key.line)).collect();
+    // Some keys are read although nothing can be done with them yet.
+    let is_idle = |standing: &Standing| *standing != Standing::Works;
+    for (key, _) in MODEL_KEYS.iter().filter(|(_, standing)| is_idle(standing)) {
+        let says_it = node.at(key).is_some_and(|value| !matches!(value.tree, Tree::Null | Tree::Bool(false)));
+        if says_it && !unread.iter().any(|unread| unread.key == *key) {
+            warnings.push(keys::warning(key, node.line_of_key(key)));
+        }
+    }
+    if let Some(Node { tree: Tree::List(options), .. }) = node.get("options") {
+        warnings.extend(options.iter().filter_map(|option| match &option.tree {
+            Tree::Text(written) => keys::option_warning(written, option.line),
+            _ => None,
+        }));
+    }
+    warnings.sort_by_key(|warning| warning.line);
+    warnings
+}
+
 impl Snapshot {
     fn problem(&mut self, path: &Path, line: u64, model: Option<&str>, message: impl Into<String>) {
         let model = model.map(str::to_owned);
         self.problems.push(Problem { path: path.to_owned(), line, model, message: message.into() });
     }
 
-    fn read_yaml(&mut self, path: &Path) {
+    fn read_yaml(&mut self, folder: &Path, path: &Path) {
         let text = match read_yaml_text(path) {
             Ok(text) => text,
             Err(error) => return self.problem(path, 0, None, format!("cannot be read: {error}")),
@@ -149,17 +185,18 @@ impl Snapshot {
         if let Document::Models(nodes) = classify(node) {
             let stem = path.file_stem().and_then(|stem| stem.to_str()).filter(|_| nodes.len() == 1);
             for node in &nodes {
-                self.add_model(path, node, stem);
+                self.add_model(folder, path, node, stem);
             }
         }
     }
 
-    fn add_model(&mut self, path: &Path, node: &Node, fallback_name: Option<&str>) {
-        let (written, warnings) = match node.decode::<ModelYaml>() {
+    fn add_model(&mut self, folder: &Path, path: &Path, node: &Node, fallback_name: Option<&str>) {
+        let (written, unread) = match node.decode::<ModelYaml>() {
             Ok(decoded) => decoded,
             Err(error) => return self.problem(path, error.line, None, error.message),
         };
         let name = written.name.clone().map(|text| text.0);
+        let warnings = key_warnings(node, &unread);
         let config = match ModelConfig::resolve(written, fallback_name) {
             Ok(config) => config,
             Err(bad) => {
@@ -170,6 +207,10 @@ impl Snapshot {
         if let Some(first) = self.configured.get(&config.name) {
             let message = format!("the name is taken by {}", first.path.display());
             return self.problem(path, node.line, Some(&config.name), message);
+        }
+        let mut config = config;
+        if let Err(message) = templates::read_files(&mut config.template, config.model.as_deref(), folder) {
+            return self.problem(path, node.line_of_key("template"), name.as_deref(), message);
         }
         let modified = fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
         let name = config.name.clone();
@@ -194,12 +235,19 @@ impl Snapshot {
             Err(message) => return self.problem(path, 0, Some(name), message),
         }
         let modified = fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+        let mut template = TemplateConfig::default();
+        if let Err(message) = templates::read_files(&mut template, Some(name), folder) {
+            return self.problem(path, 0, Some(name), message);
+        }
         let bare = match shard {
-            None => BareFile { name: name.to_owned(), relative: relative.to_owned(), parts: Vec::new(), modified },
+            None => {
+                let (name, relative) = (name.to_owned(), relative.to_owned());
+                BareFile { name, relative, parts: Vec::new(), modified, template }
+            }
             Some(shard) => {
                 let parts = shard.all().into_iter().skip(1).map(|name| relative.with_file_name(name)).collect();
                 let name = relative.with_file_name(format!("{}.gguf", shard.prefix)).to_string_lossy().into_owned();
-                BareFile { name, relative: relative.to_owned(), parts, modified }
+                BareFile { name, relative: relative.to_owned(), parts, modified, template }
             }
         };
         self.bare.insert(bare.name.clone(), bare);

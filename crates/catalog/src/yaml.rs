@@ -18,9 +18,9 @@ pub(crate) struct YamlError {
     pub message: String,
 }
 
-/// A key that no type wanted, with its place in the file.
+/// A key that no type wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnknownKey {
+pub(crate) struct Unread {
     /// The key with its parents, e.g. `parameters.colour`.
     pub key: String,
     /// 1-based line in the file; 0 when the place is not known.
@@ -110,14 +110,14 @@ impl Node {
     }
 
     /// The typed value, and the keys it has no place for.
-    pub fn decode<T: DeserializeOwned>(&self) -> Result<(T, Vec<UnknownKey>), YamlError> {
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<(T, Vec<Unread>), YamlError> {
         let mut unknown = Vec::new();
         let mut track = serde_path_to_error::Track::new();
         let value = self.to_json();
         let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
         let result = serde_ignored::deserialize(tracked, |path| unknown.push(ignored_steps(&path)));
         match result {
-            Ok(typed) => Ok((typed, unknown.iter().map(|steps| self.unknown_key(steps)).collect())),
+            Ok(typed) => Ok((typed, unknown.iter().map(|steps| self.unread(steps)).collect())),
             Err(error) => {
                 let path = track.path();
                 let steps: Vec<Step> = path.iter().filter_map(error_step).collect();
@@ -134,8 +134,13 @@ impl Node {
         self.line_of(&steps)
     }
 
-    fn unknown_key(&self, steps: &[Step]) -> UnknownKey {
-        UnknownKey { key: join(steps), line: self.line_of(steps) }
+    fn unread(&self, steps: &[Step]) -> Unread {
+        Unread { key: join(steps), line: self.line_of(steps) }
+    }
+
+    /// The node at a key written as `outer.inner`.
+    pub fn at(&self, dotted: &str) -> Option<&Node> {
+        dotted.split('.').try_fold(self, |node, key| node.get(key))
     }
 
     /// The line of the deepest node that `steps` reaches.

@@ -63,6 +63,39 @@ pub enum ContextOverflow {
     },
 }
 
+/// How rotary embeddings are stretched over a longer context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RopeScaling {
+    /// Not at all.
+    None,
+    /// Evenly.
+    Linear,
+    /// By frequency, after YaRN (arXiv:2309.00071).
+    Yarn,
+}
+
+/// Numbers of YaRN; absent ones are the model's.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Yarn {
+    /// Mix of extrapolation.
+    pub ext_factor: Option<f32>,
+    /// Factor of the attention's magnitude.
+    pub attn_factor: Option<f32>,
+    /// Low correction dimension.
+    pub beta_fast: Option<f32>,
+    /// High correction dimension.
+    pub beta_slow: Option<f32>,
+}
+
+/// A low-rank adapter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lora {
+    /// The file.
+    pub path: PathBuf,
+    /// Its weight, usually 1.
+    pub scale: f32,
+}
+
 /// What to load and how; every `None` is the backend's own choice.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
@@ -102,6 +135,22 @@ pub struct LoadOptions {
     pub rope_freq_base: Option<f32>,
     /// Scale of rotary embeddings.
     pub rope_freq_scale: Option<f32>,
+    /// How rotary embeddings are stretched; absent is the model's own way.
+    pub rope_scaling: Option<RopeScaling>,
+    /// Numbers of YaRN.
+    pub yarn: Yarn,
+    /// Keep the key-value cache in main memory although layers are on the GPU.
+    pub no_kv_offload: bool,
+    /// Tokens computed at once at most; larger steps are taken apart.
+    pub physical_batch: Option<usize>,
+    /// Compute threads for prompts, where they differ from those for answers.
+    pub prompt_threads: Option<usize>,
+    /// Look for invalid numbers in the weights while loading.
+    pub check_tensors: bool,
+    /// Low-rank adapters on top of the weights.
+    pub loras: Vec<Lora>,
+    /// Values in place of those in the file's header, as `key=type:value`.
+    pub header_overrides: Vec<String>,
     /// What happens at the end of the context.
     pub overflow: ContextOverflow,
 }

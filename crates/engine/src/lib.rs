@@ -20,7 +20,8 @@ mod text;
 mod token;
 
 pub use backend::{
-    Backend, CacheType, ContextOverflow, Engine, FlashAttention, GpuLayers, LoadOptions, MemoryEstimate,
+    Backend, CacheType, ContextOverflow, Engine, FlashAttention, GpuLayers, LoadOptions, Lora, MemoryEstimate,
+    RopeScaling, Yarn,
 };
 pub use constraint::{Allowed, Constraint, ConstraintError, ConstraintHandle, TokenMask};
 pub use decoder::{BatchToken, CacheRefused, DecodeError, Decoder, DecoderLimits, PrefixSharing, SeqId};

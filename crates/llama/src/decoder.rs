@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use ingle_engine::{
     BatchToken, CacheRefused, DecodeError, Decoder, DecoderLimits, EngineError, FaultReporter, FlashAttention,
-    LoadOptions, PrefixSharing, SeqId, TokenId,
+    LoadOptions, PrefixSharing, RopeScaling, SeqId, TokenId,
 };
 
 use crate::fault::FaultDomain;
 use crate::ffi::{self, guarded, sys};
 use crate::log;
+use crate::lora;
 use crate::model::{Model, load_error, option_error, or_unknown};
 use crate::plan::{Plan, ggml_type, n_window_cells};
 use crate::pool::ThreadPool;
@@ -116,9 +117,12 @@ impl LlamaDecoder {
         let (made, complaints) = log::capture(make);
         let made = made.map_err(|reason| load_error(&options.path, reason))?;
         let context = NonNull::new(made).map(Context).ok_or_else(|| refused_context(options, plan, &complaints))?;
-        let pool = ThreadPool::new(plan.n_threads, faults).map_err(|reason| load_error(&options.path, reason))?;
+        // A graph uses as many of the pool's threads as it is made for.
+        let n_threads = plan.n_threads.max(plan.n_prompt_threads);
+        let pool = ThreadPool::new(n_threads, faults).map_err(|reason| load_error(&options.path, reason))?;
         // SAFETY: context and pool are alive; the pool outlives the context, see the field order.
         unsafe { sys::llama_attach_threadpool(context.0.as_ptr(), pool.as_ptr(), pool.as_ptr()) };
+        lora::attach(model, context.0, &options.loras)?;
         let limits = limits(model, options, plan, &context);
         let batch = Batch::new(limits.n_batch);
         let model = Arc::clone(model);
@@ -368,15 +372,15 @@ fn context_params(options: &LoadOptions, plan: &Plan) -> Result<sys::llama_conte
     let mut params = unsafe { sys::llama_context_default_params() };
     params.n_ctx = count("context_size", plan.n_cells)?;
     params.n_batch = count("batch", plan.n_batch)?;
-    params.n_ubatch = count("batch", plan.n_physical_batch())?;
+    params.n_ubatch = count("n_ubatch", plan.n_physical_batch)?;
     params.n_seq_max = count("parallel", plan.n_seqs)?;
     // A step has at most one row per sequence; the default would reserve a row for every token of a batch.
     params.n_outputs_max = params.n_seq_max;
     params.n_threads = count("threads", plan.n_threads)? as i32;
-    params.n_threads_batch = params.n_threads;
+    params.n_threads_batch = count("threads_batch", plan.n_prompt_threads)? as i32;
     params.kv_unified = true;
     params.swa_full = options.swa_full;
-    params.offload_kqv = true;
+    params.offload_kqv = !options.no_kv_offload;
     params.no_perf = true;
     params.type_k = ggml_type(options.cache_type_k) as sys::ggml_type;
     params.type_v = ggml_type(options.cache_type_v) as sys::ggml_type;
@@ -387,6 +391,21 @@ fn context_params(options: &LoadOptions, plan: &Plan) -> Result<sys::llama_conte
     };
     params.rope_freq_base = options.rope_freq_base.unwrap_or(0.0);
     params.rope_freq_scale = options.rope_freq_scale.unwrap_or(0.0);
+    params.rope_scaling_type = match options.rope_scaling {
+        None => sys::LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED,
+        Some(RopeScaling::None) => sys::LLAMA_ROPE_SCALING_TYPE_NONE,
+        Some(RopeScaling::Linear) => sys::LLAMA_ROPE_SCALING_TYPE_LINEAR,
+        Some(RopeScaling::Yarn) => sys::LLAMA_ROPE_SCALING_TYPE_YARN,
+    };
+    let yarn = &options.yarn;
+    for (given, param) in [
+        (yarn.ext_factor, &mut params.yarn_ext_factor),
+        (yarn.attn_factor, &mut params.yarn_attn_factor),
+        (yarn.beta_fast, &mut params.yarn_beta_fast),
+        (yarn.beta_slow, &mut params.yarn_beta_slow),
+    ] {
+        *param = given.unwrap_or(*param);
+    }
     Ok(params)
 }
 
@@ -418,7 +437,9 @@ fn limits(model: &Model, options: &LoadOptions, plan: &Plan, context: &Context) 
             _ if model.has_recurrent_state() => PrefixSharing::TakeOverWhole,
             // Shared cells are never given up, not even behind the window: without a cell for every token they could
             // fill the cache of the sliding-window layers.
-            Some(window) if n_window_cells(window, n_cells, plan.n_seqs, n_batch) < n_cells => PrefixSharing::TakeOver,
+            Some(window) if n_window_cells(window, n_cells, plan.n_seqs, plan.n_physical_batch) < n_cells => {
+                PrefixSharing::TakeOver
+            }
             Some(_) | None => PrefixSharing::Copy,
         },
         sliding_window: window,

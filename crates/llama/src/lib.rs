@@ -16,6 +16,7 @@ mod fault;
 mod ffi;
 mod header;
 mod log;
+mod lora;
 mod model;
 mod partition;
 mod peer;

@@ -1,6 +1,6 @@
 //! Loaded weights and their vocabulary, shared by the threads that need them.
 
-use std::ffi::CString;
+use std::ffi::{CString, c_char};
 use std::path::Path;
 use std::ptr::NonNull;
 
@@ -44,8 +44,12 @@ impl Model {
         let bytes = path.as_os_str().as_encoded_bytes();
         let c_path = CString::new(bytes).map_err(|_| load_error(path, "its path holds a zero byte"))?;
         let split = tensor_split(options)?;
-        let params = model_params(options, n_gpu_layers, split.as_deref())?;
-        // SAFETY: path and split live until the call returns; llama.cpp copies what it keeps.
+        let overrides = kv_overrides(&options.header_overrides)?;
+        let mut params = model_params(options, n_gpu_layers, split.as_deref())?;
+        if !overrides.is_empty() {
+            params.kv_overrides = overrides.as_ptr();
+        }
+        // SAFETY: path, split and overrides live until the call returns; llama.cpp copies what it keeps.
         let load = || guarded(|| unsafe { ffi::llama_model_load_from_file(c_path.as_ptr(), params) });
         let (result, complaints) = log::capture(load);
         let model = result.map_err(|reason| load_error(path, reason))?;
@@ -135,5 +139,61 @@ fn model_params(
         (Some(false), true) => sys::LLAMA_LOAD_MODE_MLOCK,
         (None | Some(true), true) => sys::LLAMA_LOAD_MODE_MMAP_MLOCK,
     };
+    params.check_tensors = options.check_tensors;
     Ok(params)
+}
+
+/// `key=type:value` lines as llama.cpp takes them, with the empty entry that ends them; nothing for no lines.
+fn kv_overrides(lines: &[String]) -> Result<Vec<sys::llama_model_kv_override>, EngineError> {
+    let mut overrides = Vec::new();
+    for line in lines {
+        let refused = || option_error("overrides", format!("{line:?} is not of the form key=type:value"));
+        overrides.push(kv_override(line).ok_or_else(refused)?);
+    }
+    if !overrides.is_empty() {
+        // SAFETY: a plain struct; an empty key ends the list.
+        overrides.push(unsafe { std::mem::zeroed() });
+    }
+    Ok(overrides)
+}
+
+fn kv_override(line: &str) -> Option<sys::llama_model_kv_override> {
+    let (key, rest) = line.split_once('=')?;
+    let (kind, value) = rest.split_once(':')?;
+    // SAFETY: a plain struct of numbers, for which zeros are valid.
+    let mut entry: sys::llama_model_kv_override = unsafe { std::mem::zeroed() };
+    fill(&mut entry.key, key)?;
+    match kind {
+        "int" => {
+            entry.tag = sys::LLAMA_KV_OVERRIDE_TYPE_INT;
+            entry.__bindgen_anon_1.val_i64 = value.parse().ok()?;
+        }
+        "float" => {
+            entry.tag = sys::LLAMA_KV_OVERRIDE_TYPE_FLOAT;
+            entry.__bindgen_anon_1.val_f64 = value.parse().ok()?;
+        }
+        "bool" => {
+            entry.tag = sys::LLAMA_KV_OVERRIDE_TYPE_BOOL;
+            entry.__bindgen_anon_1.val_bool = value.parse().ok()?;
+        }
+        "str" => {
+            entry.tag = sys::LLAMA_KV_OVERRIDE_TYPE_STR;
+            let mut text = [0; 128];
+            fill(&mut text, value)?;
+            entry.__bindgen_anon_1.val_str = text;
+        }
+        _ => return None,
+    }
+    Some(entry)
+}
+
+/// Writes `text` and a zero behind it.
+fn fill(into: &mut [c_char; 128], text: &str) -> Option<()> {
+    if text.is_empty() || text.len() >= into.len() || text.contains('\0') {
+        return None;
+    }
+    for (to, byte) in into.iter_mut().zip(text.bytes()) {
+        *to = byte as c_char;
+    }
+    Some(())
 }

@@ -1,6 +1,6 @@
 //! How large everything is made: arithmetic over options, header and hardware; no device is asked.
 
-use ingle_engine::{CacheType, EngineError, GpuLayers, Hardware, LoadOptions, MemoryEstimate};
+use ingle_engine::{CacheType, EngineError, GpuLayers, Hardware, LoadOptions, Lora, MemoryEstimate, RopeScaling};
 use ingle_gguf::{GgmlType, ModelInfo};
 
 use crate::model::option_error;
@@ -34,10 +34,14 @@ pub(crate) struct Plan {
     /// Most tokens of one sequence.
     pub n_sequence_tokens: usize,
     pub n_batch: usize,
+    /// Tokens that llama.cpp computes at once.
+    pub n_physical_batch: usize,
     pub n_slots: usize,
     /// Slots, and sequences that hold cached prefixes.
     pub n_seqs: usize,
     pub n_threads: usize,
+    /// Compute threads for prompts.
+    pub n_prompt_threads: usize,
     /// Layers on the GPU, the output matrix counted as one.
     pub n_gpu_layers: u32,
     /// Main memory for finished prefixes outside the cache.
@@ -74,6 +78,9 @@ impl Plan {
     /// [`EngineError::Option`] for options that contradict each other or llama.cpp's limits.
     pub(crate) fn new(options: &LoadOptions, info: &ModelInfo, room: Room) -> Result<Self, EngineError> {
         check_options(options)?;
+        // "As much as it was trained with" is a context without end.
+        let trained = LoadOptions { context_size: Some(info.n_ctx_train.max(1) as usize), ..options.clone() };
+        let options = if options.context_size == Some(usize::MAX) { &trained } else { options };
         let n_slots = options.parallel.unwrap_or(DEFAULT_SLOTS);
         let n_batch = options.batch.unwrap_or(DEFAULT_BATCH);
         let mut n_cells = options.context_size.unwrap_or_else(|| default_cells(info));
@@ -87,6 +94,7 @@ impl Plan {
             n_cells /= 2;
         };
         plan.n_threads = options.threads.unwrap_or(room.n_cores);
+        plan.n_prompt_threads = options.prompt_threads.unwrap_or(plan.n_threads);
         plan.n_gpu_layers = match options.gpu_layers {
             GpuLayers::Count(count) => count.min(info.n_layers + 1),
             GpuLayers::Auto => layers_that_fit(info, &plan.memory, room.gpu_bytes),
@@ -101,26 +109,26 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Tokens that llama.cpp computes at once.
-    pub(crate) fn n_physical_batch(&self) -> usize {
-        self.n_batch.min(MAX_PHYSICAL_BATCH)
-    }
-
     fn with_cells(options: &LoadOptions, info: &ModelInfo, n_cells: usize, n_slots: usize, n_batch: usize) -> Self {
         let n_batch = n_batch.min(n_cells.next_multiple_of(CELL_BLOCK));
         let n_seqs = n_sequences(options, info, n_cells, n_slots, n_batch);
-        let is_stretched = options.rope_freq_base.is_some() || options.rope_freq_scale.is_some();
+        let is_stretched = options.rope_freq_base.is_some()
+            || options.rope_freq_scale.is_some()
+            || matches!(options.rope_scaling, Some(RopeScaling::Linear | RopeScaling::Yarn));
         let n_trained = info.n_ctx_train as usize;
         let n_sequence_tokens = if is_stretched { n_cells } else { n_cells.min(n_trained) };
-        let sizes = Sizes { n_cells, n_seqs, n_batch };
+        let n_physical_batch = physical_batch(options, n_batch);
+        let sizes = Sizes { n_cells, n_seqs, n_batch, n_physical_batch };
         let memory = estimate(options, info, sizes);
         Self {
             n_cells,
             n_sequence_tokens,
             n_batch,
+            n_physical_batch,
             n_slots,
             n_seqs,
             n_threads: 1,
+            n_prompt_threads: 1,
             n_gpu_layers: 0,
             most_saved_bytes: 0,
             memory,
@@ -134,6 +142,12 @@ struct Sizes {
     n_cells: usize,
     n_seqs: usize,
     n_batch: usize,
+    n_physical_batch: usize,
+}
+
+/// Tokens that llama.cpp computes at once, of a batch of `n_batch`.
+fn physical_batch(options: &LoadOptions, n_batch: usize) -> usize {
+    n_batch.min(options.physical_batch.unwrap_or(MAX_PHYSICAL_BATCH))
 }
 
 fn check_options(options: &LoadOptions) -> Result<(), EngineError> {
@@ -146,7 +160,9 @@ fn check_options(options: &LoadOptions) -> Result<(), EngineError> {
     check("parallel", options.parallel, MAX_SEQUENCES)?;
     check("batch", options.batch, 1 << 16)?;
     check("threads", options.threads, MAX_THREADS)?;
-    check("context_size", options.context_size, 1 << 27)?;
+    check("context_size", options.context_size.filter(|&size| size != usize::MAX), 1 << 27)?;
+    check("n_ubatch", options.physical_batch, 1 << 16)?;
+    check("threads_batch", options.prompt_threads, MAX_THREADS)?;
     for (option, value) in [("rope_freq_base", options.rope_freq_base), ("rope_freq_scale", options.rope_freq_scale)] {
         if value.is_some_and(|value| !value.is_finite() || value <= 0.0) {
             return Err(option_error(option, "it must be a positive number"));
@@ -164,7 +180,7 @@ fn n_sequences(options: &LoadOptions, info: &ModelInfo, n_cells: usize, n_slots:
     let has_state = info.is_recurrent || info.is_hybrid;
     let mut n_seqs = if has_state { 2 * n_slots } else { (2 * n_slots).max(n_slots + 16) };
     if let Some(window) = info.sliding_window.filter(|_| !options.swa_full && !has_state) {
-        let n_whole = n_cells.saturating_sub(n_batch.min(MAX_PHYSICAL_BATCH)).div_ceil(window as usize);
+        let n_whole = n_cells.saturating_sub(physical_batch(options, n_batch)).div_ceil(window as usize);
         if n_whole <= MAX_WINDOW_SEQUENCES {
             n_seqs = n_seqs.max(n_whole);
         }
@@ -173,22 +189,23 @@ fn n_sequences(options: &LoadOptions, info: &ModelInfo, n_cells: usize, n_slots:
 }
 
 /// Cells that llama.cpp gives the sliding-window layers of a unified cache.
-pub(crate) fn n_window_cells(window: usize, n_cells: usize, n_seqs: usize, n_batch: usize) -> usize {
-    let n_physical = n_batch.min(MAX_PHYSICAL_BATCH);
+pub(crate) fn n_window_cells(window: usize, n_cells: usize, n_seqs: usize, n_physical: usize) -> usize {
     n_cells.min(window.saturating_mul(n_seqs).saturating_add(n_physical)).next_multiple_of(CELL_BLOCK)
 }
 
 fn estimate(options: &LoadOptions, info: &ModelInfo, sizes: Sizes) -> MemoryEstimate {
-    let Sizes { n_cells, n_seqs, n_batch } = sizes;
+    let Sizes { n_cells, n_seqs, n_batch, n_physical_batch } = sizes;
     let (key_type, value_type) = (ggml_type(options.cache_type_k), ggml_type(options.cache_type_v));
     let n_padded = n_cells.next_multiple_of(CELL_BLOCK);
     let n_window = match info.sliding_window {
-        Some(window) if !options.swa_full => n_window_cells(window as usize, n_padded, n_seqs, n_batch),
+        Some(window) if !options.swa_full => n_window_cells(window as usize, n_padded, n_seqs, n_physical_batch),
         Some(_) | None => n_padded,
     };
     let kv_bytes = info.windowed_kv_cache_bytes(n_padded as u64, n_window as u64, key_type, value_type);
+    // An adapter that cannot be read is an error when it is loaded.
+    let lora_bytes = |lora: &Lora| std::fs::metadata(&lora.path).map_or(0, |metadata| metadata.len());
     MemoryEstimate {
-        weight_bytes: info.weight_bytes,
+        weight_bytes: info.weight_bytes + options.loras.iter().map(lora_bytes).sum::<u64>(),
         cache_bytes: kv_bytes.saturating_add(info.recurrent_bytes(n_seqs as u64)),
         compute_bytes: compute_bytes(info, n_padded as u64, n_seqs as u64, n_batch as u64),
     }
@@ -276,7 +293,7 @@ mod tests {
         let options = LoadOptions { context_size: Some(16_384), ..LoadOptions::default() };
         let added = plan(options.clone(), &windowed);
         assert_eq!(added.n_seqs, 31);
-        assert_eq!(n_window_cells(512, 16_384, added.n_seqs, added.n_batch), 16_384);
+        assert_eq!(n_window_cells(512, 16_384, added.n_seqs, added.n_physical_batch), 16_384);
         let full = LoadOptions { swa_full: true, ..options.clone() };
         assert_eq!(plan(full, &windowed).n_seqs, 24);
         let narrow = info(|info| info.sliding_window = Some(128));

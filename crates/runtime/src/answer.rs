@@ -6,9 +6,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
-use ingle_engine::{AnswerToken, Completion, Generation, GenerationEvent};
+use ingle_catalog::ModelConfig;
+use ingle_engine::{AnswerToken, Completion, Generation, GenerationEvent, Piece};
 use ingle_grammar::Compiled;
-use ingle_prompt::{AnswerDelta, AnswerParser};
+use ingle_prompt::{AnswerDelta, AnswerEdits, AnswerParser};
 
 use crate::{Lease, RuntimeError};
 
@@ -18,11 +19,41 @@ pub struct TextStream {
     generation: Generation,
     lease: Lease,
     form: Option<Arc<Compiled>>,
+    /// Changes to the whole text, and what is kept for them.
+    edits: Option<(Arc<AnswerEdits>, String)>,
+    /// The end, where edited text goes before it.
+    end: Option<GenerationEvent>,
 }
 
 impl TextStream {
     pub(crate) fn new(generation: Generation, lease: Lease, form: Option<Arc<Compiled>>) -> Self {
-        Self { generation, lease, form }
+        Self { generation, lease, form, edits: None, end: None }
+    }
+
+    /// The same with the edits of `shape`, for answers that no parser reads.
+    pub(crate) fn edited(mut self, shape: &AnswerShape) -> Self {
+        self.edits = shape.edits.clone().map(|edits| (edits, String::new()));
+        self
+    }
+
+    /// What goes out for an event of the engine.
+    fn edit(&mut self, event: GenerationEvent) -> Option<GenerationEvent> {
+        let Some((edits, kept)) = &mut self.edits else { return Some(event) };
+        match event {
+            GenerationEvent::Piece(piece) => {
+                kept.push_str(&piece.text);
+                None
+            }
+            GenerationEvent::Done(_) => {
+                let text = edits.apply(kept);
+                self.edits = None;
+                if text.is_empty() {
+                    return Some(event);
+                }
+                self.end = Some(event);
+                Some(GenerationEvent::Piece(Piece { text, tokens: Vec::new() }))
+            }
+        }
     }
 
     /// The form that the answer is held to.
@@ -47,7 +78,18 @@ impl TextStream {
 
     /// The next event; blocks the thread. `None` after the end.
     pub fn wait_next(&mut self) -> Option<Result<GenerationEvent, RuntimeError>> {
-        self.generation.wait_next().map(|event| event.map_err(RuntimeError::from))
+        if let Some(end) = self.end.take() {
+            return Some(Ok(end));
+        }
+        loop {
+            match self.generation.wait_next()? {
+                Ok(event) => match self.edit(event) {
+                    Some(event) => return Some(Ok(event)),
+                    None => continue,
+                },
+                Err(error) => return Some(Err(error.into())),
+            }
+        }
     }
 }
 
@@ -55,9 +97,20 @@ impl Stream for TextStream {
     type Item = Result<GenerationEvent, RuntimeError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Pin::new(&mut self.generation)
-            .poll_next(context)
-            .map(|next| next.map(|event| event.map_err(RuntimeError::from)))
+        if let Some(end) = self.end.take() {
+            return Poll::Ready(Some(Ok(end)));
+        }
+        loop {
+            match std::task::ready!(Pin::new(&mut self.generation).poll_next(context)) {
+                Some(Ok(event)) => {
+                    if let Some(event) = self.edit(event) {
+                        return Poll::Ready(Some(Ok(event)));
+                    }
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                None => return Poll::Ready(None),
+            }
+        }
     }
 }
 
@@ -96,10 +149,37 @@ pub struct ChatCompletion {
     pub is_cut: bool,
 }
 
+/// What the configuration makes of every answer.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AnswerShape {
+    /// Changes to the whole text: it is kept until its end.
+    edits: Option<Arc<AnswerEdits>>,
+    /// Stands in front of the text.
+    prefix: Option<String>,
+    /// Reasoning is not shown.
+    hides_reasoning: bool,
+}
+
+impl AnswerShape {
+    /// As `config` has it. An answer that is held to a form keeps it: nothing is put in front and nothing is cut.
+    pub(crate) fn of(config: &ModelConfig, is_held: bool) -> Result<Self, RuntimeError> {
+        let hides_reasoning = config.reasoning.is_hidden;
+        if is_held {
+            return Ok(Self { hides_reasoning, ..Self::default() });
+        }
+        let from = &config.output;
+        let edits = AnswerEdits::new(&from.cutstrings, &from.extract_regex, &from.trimspace, &from.trimsuffix)?;
+        Ok(Self { edits: edits.map(Arc::new), prefix: config.template.reply_prefix.clone(), hides_reasoning })
+    }
+}
+
 /// One chat answer as it is made.
 #[derive(Debug)]
 pub struct ChatStream {
     text: TextStream,
+    shape: AnswerShape,
+    /// Text that is kept for the edits.
+    kept: String,
     parser: AnswerParser,
     wants_tokens: bool,
     reasoning_tokens: usize,
@@ -111,9 +191,10 @@ pub struct ChatStream {
 }
 
 impl ChatStream {
-    pub(crate) fn new(text: TextStream, parser: AnswerParser, wants_tokens: bool) -> Self {
+    pub(crate) fn new(text: TextStream, parser: AnswerParser, wants_tokens: bool, shape: AnswerShape) -> Self {
         let ready = std::collections::VecDeque::new();
-        Self { text, parser, wants_tokens, reasoning_tokens: 0, n_calls: 0, in_call: false, ready }
+        let kept = String::new();
+        Self { text, shape, kept, parser, wants_tokens, reasoning_tokens: 0, n_calls: 0, in_call: false, ready }
     }
 
     /// Name of the model that answers.
@@ -154,6 +235,7 @@ impl ChatStream {
             GenerationEvent::Done(completion) => {
                 let rest = self.parser.finish();
                 self.take(rest);
+                self.end_text();
                 self.ready.push_back(ChatEvent::Done(ChatCompletion {
                     completion,
                     reasoning_tokens: self.reasoning_tokens,
@@ -172,9 +254,32 @@ impl ChatStream {
                     self.in_call = true;
                 }
                 AnswerDelta::CallEnd => self.in_call = false,
-                AnswerDelta::Text(_) | AnswerDelta::Reasoning(_) | AnswerDelta::CallArguments(_) => {}
+                AnswerDelta::Text(text) if self.shape.edits.is_some() => {
+                    self.kept.push_str(text);
+                    continue;
+                }
+                AnswerDelta::Text(_) => self.begin_text(),
+                AnswerDelta::Reasoning(_) if self.shape.hides_reasoning => continue,
+                AnswerDelta::Reasoning(_) | AnswerDelta::CallArguments(_) => {}
             }
             self.ready.push_back(ChatEvent::from(delta));
+        }
+    }
+
+    /// Puts what the operator wants in front of the text, once.
+    fn begin_text(&mut self) {
+        if let Some(prefix) = self.shape.prefix.take() {
+            self.ready.push_back(ChatEvent::Content(prefix));
+        }
+    }
+
+    /// Lets the text go that was kept for the edits.
+    fn end_text(&mut self) {
+        let Some(edits) = self.shape.edits.take() else { return };
+        let text = edits.apply(&std::mem::take(&mut self.kept));
+        if !text.is_empty() {
+            self.begin_text();
+            self.ready.push_back(ChatEvent::Content(text));
         }
     }
 

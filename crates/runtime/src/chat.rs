@@ -1,15 +1,14 @@
 //! Chat: from a conversation to streams of answers.
 
-use ingle_catalog::Usecase;
-use ingle_engine::{ControlTokens, TextModel, TokenKind};
-use ingle_prompt::{
-    AnswerParser, ChatTemplate, ControlTokens as ControlSpellings, Conversation, PromptError, ReasoningFormat,
-    TemplateOptions, TemplateVocabulary,
-};
+use ingle_catalog::{ModelConfig, Usecase};
+use ingle_engine::ControlTokens;
+use ingle_prompt::{AnswerParser, Conversation, ReasoningFormat, ReasoningTags, TemplateOptions};
 
+use crate::answer::AnswerShape;
 use crate::complete::{generation_request, repeat, tokenize_prompt};
+use crate::prompter::Prompter;
 use crate::tools::{Held, Plan, Reading, ToolUse, offered};
-use crate::{AnswerOptions, ChatStream, Lease, Runtime, RuntimeError, grammar};
+use crate::{AnswerOptions, ChatStream, Runtime, RuntimeError, grammar};
 
 /// A conversation to answer.
 #[derive(Debug, Clone)]
@@ -30,19 +29,24 @@ impl Runtime {
     /// Starts `options.n` answers to one conversation. Everything that can be checked is checked before it returns.
     ///
     /// # Errors
-    /// As [`Runtime::lease`]; [`PromptError`] when the template refuses the conversation; engine errors for a prompt
+    /// As [`Runtime::lease`]; [`ingle_prompt::PromptError`] when the template refuses the conversation; engine errors for a prompt
     /// that does not fit, parameters out of range and a full queue.
     pub async fn chat(&self, call: ChatCall) -> Result<Vec<ChatStream>, RuntimeError> {
-        let lease = self.lease(call.model.as_deref(), Usecase::Chat).await?;
+        self.chat_as(call, Usecase::Chat).await
+    }
+
+    pub(crate) async fn chat_as(&self, call: ChatCall, usecase: Usecase) -> Result<Vec<ChatStream>, RuntimeError> {
+        let lease = self.lease(call.model.as_deref(), usecase).await?;
         let model = lease.text()?;
-        let template = template_of(&lease)?;
-        let now = call.template.now.or_else(|| Some(chrono::Local::now().naive_local()));
-        let options = TemplateOptions { now, ..call.template };
+        let template = Prompter::of(&lease)?;
+        let options = template_options(call.template, lease.config());
         let tools = call.conversation.tools.clone();
         let conversation = offered(call.conversation, &call.tool_use);
         let rendered = template.render(&conversation, &options)?;
         let prompt = tokenize_prompt(model, &rendered.segments)?;
-        let format = ReasoningFormat::detect(template.source(), &rendered.text());
+        let own = &lease.config().reasoning;
+        let tags = ReasoningTags { pairs: &own.tag_pairs, start_tokens: &own.start_tokens };
+        let format = ReasoningFormat::detect_with(template.source(), &rendered.text(), tags);
         let mut request = generation_request(model, lease.config(), prompt, &call.options)?;
         let may_call = !conversation.tools.is_empty();
         let reading = Reading::new(lease.config(), template.call_format(), &call.tool_use)?;
@@ -62,42 +66,31 @@ impl Runtime {
             (false, _) => AnswerParser::new(format),
         };
         let wants_tokens = call.options.top_logprobs.is_some();
+        let shape = AnswerShape::of(lease.config(), form.is_some())?;
         let generations = model.submit_all(repeat(request, call.options.n)?)?;
         let stream = |generation| {
             let text = crate::TextStream::new(generation, lease.clone(), form.clone());
-            ChatStream::new(text, parser.clone(), wants_tokens)
+            ChatStream::new(text, parser.clone(), wants_tokens, shape.clone())
         };
         Ok(generations.into_iter().map(stream).collect())
     }
 }
 
-/// The template of the model's file, or one that fits its kind; compiled once.
-fn template_of(lease: &Lease) -> Result<&ChatTemplate, RuntimeError> {
-    let model = lease.text()?;
-    let compiled = lease.resident().template.get_or_init(|| compile(model));
-    compiled.as_ref().map_err(|error| RuntimeError::from(error.clone()))
-}
-
-fn compile(model: &TextModel) -> Result<ChatTemplate, PromptError> {
-    let tokenizer = model.tokenizer();
-    let spelling = |token: u32| String::from_utf8_lossy(tokenizer.token_bytes(token)).into_owned();
-    let is_control = |&token: &u32| tokenizer.token_kind(token) == TokenKind::Control;
-    let control_tokens: Vec<String> =
-        (0..tokenizer.n_vocab() as u32).filter(is_control).map(spelling).filter(|text| !text.is_empty()).collect();
-    let vocabulary = TemplateVocabulary {
-        bos_token: tokenizer.beginning_of_sequence().map(spelling),
-        eos_token: tokenizer.end_of_sequence().map(spelling),
-        control_tokens: ControlSpellings::new(&control_tokens)?,
-    };
-    match &model.config().chat_template {
-        Some(source) => ChatTemplate::compile(source, vocabulary),
-        None => {
-            tracing::warn!(
-                model = model.config().name,
-                architecture = model.config().architecture,
-                "the file has no chat template; one that fits its architecture is used"
-            );
-            Ok(ingle_prompt::fallback_for(&model.config().architecture, vocabulary))
-        }
+/// What the template is told: the request's own words, then those of the configuration.
+fn template_options(asked: TemplateOptions, config: &ModelConfig) -> TemplateOptions {
+    let own = &config.reasoning;
+    let now = asked.now.or_else(|| Some(chrono::Local::now().naive_local()));
+    let mut kwargs = own.template_kwargs.clone();
+    // An operator's word on thinking stands until the request speaks of it.
+    if own.is_disabled && asked.reasoning_effort.is_none() {
+        kwargs.entry("enable_thinking").or_insert(false.into());
+        kwargs.entry("thinking").or_insert(false.into());
     }
+    kwargs.extend(asked.kwargs);
+    let has_no_thinking = kwargs.get("enable_thinking").is_some_and(|value| *value == false);
+    let effort = own.effort.clone().filter(|effort| effort != "none" && !has_no_thinking);
+    if own.effort.as_deref() == Some("none") && asked.reasoning_effort.is_none() {
+        kwargs.entry("enable_thinking").or_insert(false.into());
+    }
+    TemplateOptions { kwargs, now, reasoning_effort: asked.reasoning_effort.or(effort), ..asked }
 }

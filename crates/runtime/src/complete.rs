@@ -6,8 +6,9 @@ use ingle_engine::{
     TokenId,
 };
 
+use crate::answer::AnswerShape;
 use crate::options::sampling_params;
-use crate::{AnswerOptions, Runtime, RuntimeError, TextStream, grammar};
+use crate::{AnswerOptions, Runtime, RuntimeError, TextStream, grammar, prompter};
 
 /// Text up to here is always counted exactly; it takes a fraction of a second.
 pub(crate) const ALWAYS_COUNTED: usize = 4 << 20;
@@ -44,7 +45,10 @@ impl Runtime {
         let lease = self.lease(call.model.as_deref(), Usecase::Completion).await?;
         let model = lease.text()?;
         let prompt = match call.prompt {
-            PromptInput::Text(text) => tokenize_prompt(model, &[Segment::parse(text)])?,
+            PromptInput::Text(text) => {
+                let text = prompter::completion_prompt(lease.config(), text)?;
+                tokenize_prompt(model, &[Segment::parse(text)])?
+            }
             PromptInput::Tokens(tokens) => tokens,
         };
         let mut request = generation_request(model, lease.config(), prompt, &call.options)?;
@@ -52,7 +56,8 @@ impl Runtime {
         let form = grammar::form(&lease, call.options.grammar.as_ref().or(own.as_ref()))?;
         request.constraint = form.as_ref().map(|form| ConstraintHandle(form.start()));
         let generations = model.submit_all(repeat(request, call.options.n)?)?;
-        let stream = |generation| TextStream::new(generation, lease.clone(), form.clone());
+        let shape = AnswerShape::of(lease.config(), form.is_some())?;
+        let stream = |generation| TextStream::new(generation, lease.clone(), form.clone()).edited(&shape);
         Ok(generations.into_iter().map(stream).collect())
     }
 }

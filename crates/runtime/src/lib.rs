@@ -8,11 +8,13 @@
 mod answer;
 mod chat;
 mod complete;
+mod edit;
 mod error;
 mod grammar;
 pub mod hardware;
 mod manager;
 mod options;
+mod prompter;
 mod runtime;
 mod status;
 #[cfg(test)]
@@ -22,6 +24,7 @@ mod tools;
 pub use answer::{ChatCompletion, ChatEvent, ChatStream, TextStream};
 pub use chat::ChatCall;
 pub use complete::{CompletionCall, PromptInput};
+pub use edit::EditCall;
 pub use error::RuntimeError;
 pub use manager::Lease;
 pub use options::{AnswerOptions, LoadDefaults, SamplingOverrides, TokenWindow};

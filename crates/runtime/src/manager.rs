@@ -1,7 +1,7 @@
 //! Which models are in memory: loading once, leases, eviction of idle models, death and reloading.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -9,10 +9,10 @@ use std::time::Instant;
 use ingle_catalog::ModelConfig;
 use ingle_engine::{Backend, Engine, Hardware, Health, LoadOptions, MemoryEstimate, TextModel};
 use ingle_grammar::{GrammarCache, GrammarError};
-use ingle_prompt::ChatTemplate;
 use tokio::sync::watch;
 
 use crate::options::load_options;
+use crate::prompter::PrompterCache;
 use crate::{LoadDefaults, LoadedModel, ModelState, RuntimeError};
 
 /// Reads what the machine has free now.
@@ -29,8 +29,8 @@ pub(crate) struct Resident {
     pub(crate) config: ModelConfig,
     pub(crate) backend: String,
     pub(crate) engine: Engine,
-    /// Compiled at first use; an error stays until the model is loaded again.
-    pub(crate) template: OnceLock<Result<ChatTemplate, ingle_prompt::PromptError>>,
+    /// Made at first use.
+    pub(crate) prompter: PrompterCache,
     /// Made with the first answer that must look a certain way, and used again for the others.
     pub(crate) grammars: OnceLock<Result<GrammarCache, GrammarError>>,
     leases: AtomicUsize,
@@ -135,8 +135,13 @@ impl Manager {
     }
 
     /// A lease of the model; loads it when it is not in memory, on a thread of its own.
-    pub(crate) async fn lease(self: &Arc<Self>, config: &ModelConfig, path: PathBuf) -> Result<Lease, RuntimeError> {
-        let mut receiver = match self.find_or_start(config, path)? {
+    pub(crate) async fn lease(
+        self: &Arc<Self>,
+        config: &ModelConfig,
+        path: PathBuf,
+        folder: &Path,
+    ) -> Result<Lease, RuntimeError> {
+        let mut receiver = match self.find_or_start(config, path, folder)? {
             Found::Ready(lease) => return Ok(lease),
             Found::Loading(receiver) => receiver,
         };
@@ -147,7 +152,12 @@ impl Manager {
         }
     }
 
-    fn find_or_start(self: &Arc<Self>, config: &ModelConfig, path: PathBuf) -> Result<Found, RuntimeError> {
+    fn find_or_start(
+        self: &Arc<Self>,
+        config: &ModelConfig,
+        path: PathBuf,
+        folder: &Path,
+    ) -> Result<Found, RuntimeError> {
         let mut slots = lock(&self.slots);
         match slots.get(&config.name) {
             Some(Slot::Loading(receiver)) => return Ok(Found::Loading(receiver.clone())),
@@ -162,7 +172,7 @@ impl Manager {
             None => {}
         }
         let backend = self.backend_of(config)?;
-        let options = load_options(config, path, &self.defaults)?;
+        let options = load_options(config, path, folder, &self.defaults)?;
         let (sender, receiver) = watch::channel(None);
         let job = Job { manager: Arc::clone(self), config: config.clone(), backend, options, sender };
         let spawned = std::thread::Builder::new().name(format!("load {}", config.name)).spawn(move || job.run());
@@ -355,7 +365,7 @@ impl Job {
             config: self.config.clone(),
             backend: self.backend.name().to_owned(),
             engine,
-            template: OnceLock::new(),
+            prompter: PrompterCache::default(),
             grammars: OnceLock::new(),
             leases: AtomicUsize::new(0),
             last_used: Mutex::new(Instant::now()),

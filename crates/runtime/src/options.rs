@@ -3,8 +3,8 @@
 use ingle_catalog::{ModelConfig, TokenCount};
 use ingle_engine::sampling::{self, Dry, DryBreakers, Mirostat, SamplerKind, SamplingParams, Xtc};
 use ingle_engine::{
-    CacheType, ContextOverflow, EngineError, FlashAttention, GpuLayers, LoadOptions, PrefixReuse, Segment, Surround,
-    TokenId, Tokenizer,
+    CacheType, ContextOverflow, EngineError, FlashAttention, GpuLayers, LoadOptions, Lora, PrefixReuse, RopeScaling,
+    Segment, Surround, TokenId, Tokenizer, Yarn,
 };
 
 use ingle_grammar::GrammarSource;
@@ -236,10 +236,11 @@ fn mirostat(asked: &SamplingOverrides, config: &ModelConfig) -> Result<Option<Mi
     Ok(Some(Mirostat { version, tau, eta }))
 }
 
-/// Turns a model's configuration into what a backend needs.
+/// Turns a model's configuration into what a backend needs; files it names lie in `folder`.
 pub(crate) fn load_options(
     config: &ModelConfig,
     path: std::path::PathBuf,
+    folder: &std::path::Path,
     defaults: &LoadDefaults,
 ) -> Result<LoadOptions, RuntimeError> {
     let load = &config.load;
@@ -270,7 +271,8 @@ pub(crate) fn load_options(
             .context_size
             .and_then(|size| match size {
                 ingle_catalog::ContextSize::Tokens(n_tokens) => Some(n_tokens.get() as usize),
-                ingle_catalog::ContextSize::Trained => None,
+                // More than any model has: the backend cuts it down to what this one was trained with.
+                ingle_catalog::ContextSize::Trained => Some(usize::MAX),
             })
             .or(defaults.context_size),
         parallel: number(load.options.parallel).or(defaults.parallel),
@@ -292,6 +294,23 @@ pub(crate) fn load_options(
         swa_full: load.options.swa_full.unwrap_or(false),
         rope_freq_base: load.rope_freq_base,
         rope_freq_scale: load.rope_freq_scale,
+        rope_scaling: load.rope_scaling.map(|scaling| match scaling {
+            ingle_catalog::RopeScaling::None => RopeScaling::None,
+            ingle_catalog::RopeScaling::Linear => RopeScaling::Linear,
+            ingle_catalog::RopeScaling::Yarn => RopeScaling::Yarn,
+        }),
+        yarn: Yarn {
+            ext_factor: load.yarn.ext_factor,
+            attn_factor: load.yarn.attn_factor,
+            beta_fast: load.yarn.beta_fast,
+            beta_slow: load.yarn.beta_slow,
+        },
+        no_kv_offload: load.no_kv_offload,
+        physical_batch: number(load.options.n_ubatch),
+        prompt_threads: number(load.options.threads_batch),
+        check_tensors: load.options.check_tensors.unwrap_or(false),
+        loras: load.loras.iter().map(|(file, scale)| Lora { path: folder.join(file), scale: *scale }).collect(),
+        header_overrides: load.overrides.clone(),
         overflow,
     })
 }

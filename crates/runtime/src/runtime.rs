@@ -78,7 +78,7 @@ impl Runtime {
     pub async fn lease(&self, model: Option<&str>, usecase: Usecase) -> Result<Lease, RuntimeError> {
         let entry = self.0.catalog.resolve(model, usecase)?;
         let path = entry.weights()?.path.clone();
-        self.0.manager.lease(&entry.config, path).await
+        self.0.manager.lease(&entry.config, path, self.0.catalog.models_path()).await
     }
 
     /// Takes a model out of memory once the answers that run on it have ended. `false` when it is not loaded.

@@ -7,9 +7,11 @@ use super::{
 use crate::model_yaml::{
     Flag, FunctionYaml, ModelYaml, ParametersYaml, Real, ReplacementYaml, TemplateYaml, Text, Whole, read_flag,
 };
-use crate::{Usecase, names, uri};
+use crate::{Usecase, keys, names, uri};
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
+
+mod more;
 
 /// A key whose value cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +54,11 @@ impl ModelConfig {
             function: function_config(&yaml),
             availability: if on(yaml.disabled) { Availability::Disabled } else { Availability::Enabled },
             residency: if on(yaml.pinned) { Residency::Pinned } else { Residency::Evictable },
+            reasoning: more::reasoning(&yaml),
+            modalities: more::modalities(&yaml),
+            download_files: more::download_files(&yaml)?,
+            concurrency_groups: texts(&yaml.concurrency_groups),
+            limits: more::limits(&yaml)?,
             description: text(yaml.description),
             usage: text(yaml.usage),
             name,
@@ -147,7 +154,6 @@ fn request_defaults(yaml: &ModelYaml, from: &ParametersYaml) -> Resolved<Request
         top_k: from.top_k.map(|value| clamp_negative("parameters.top_k", value)).transpose()?,
         min_p: real("parameters.min_p", from.min_p, 0.0, 1.0)?,
         typical_p: real("parameters.typical_p", from.typical_p, 0.0, 1.0)?,
-        tfz: real("parameters.tfz", from.tfz, 0.0, 1.0)?,
         max_tokens: positive("parameters.max_tokens", from.max_tokens)?,
         repeat_penalty: real("parameters.repeat_penalty", from.repeat_penalty, 0.0, 100.0)?
             .filter(|value| *value > 0.0),
@@ -182,7 +188,6 @@ fn load_config(yaml: &ModelYaml, parameters: &ParametersYaml) -> Resolved<LoadCo
     Ok(LoadConfig {
         context_size: context_size(yaml.context_size)?,
         threads: positive("threads", yaml.threads)?,
-        f16: yaml.f16.map(|flag| flag.0),
         mmap: yaml.mmap.map(|flag| flag.0),
         mmlock: yaml.mmlock.map(|flag| flag.0),
         gpu_layers: gpu_layers(yaml.gpu_layers)?,
@@ -198,6 +203,11 @@ fn load_config(yaml: &ModelYaml, parameters: &ParametersYaml) -> Resolved<LoadCo
             .filter(|scale| *scale > 0.0),
         mmproj: inner_file("mmproj", &yaml.mmproj)?,
         draft_model: inner_file("draft_model", &yaml.draft_model)?,
+        loras: more::loras(yaml)?,
+        rope_scaling: more::rope_scaling(yaml)?,
+        yarn: more::yarn(yaml)?,
+        no_kv_offload: on(yaml.no_kv_offloading),
+        overrides: more::overrides(yaml)?,
         options: backend_options(&texts(&yaml.options))?,
     })
 }
@@ -277,16 +287,17 @@ fn backend_options(written: &[String]) -> Resolved<BackendOptions> {
             None => (line.trim(), None),
         };
         match key {
+            "grpc_servers" | "rpc_servers" if value.is_some_and(|value| !value.is_empty()) => {
+                return bad("options", format!("{line:?}: {}", keys::ONE_PROCESS));
+            }
             "parallel" | "n_parallel" => options.parallel = option_count(line, value)?,
             "swa_full" => options.swa_full = Some(option_flag(line, value)?),
             "context_shift" => options.context_shift = Some(option_flag(line, value)?),
-            "kv_unified" => options.kv_unified = Some(option_flag(line, value)?),
-            "warmup" => options.warmup = Some(option_flag(line, value)?),
             "check_tensors" => options.check_tensors = Some(option_flag(line, value)?),
             "n_ubatch" => options.n_ubatch = option_count(line, value)?,
             "threads_batch" => options.threads_batch = option_count(line, value)?,
-            "cache_reuse" => options.cache_reuse = option_count(line, value)?.map(NonZeroU32::get),
-            _ => options.other.push((key.to_owned(), value.map(str::to_owned))),
+            // What else there may be is a warning; see `keys`.
+            _ => {}
         }
     }
     Ok(options)
@@ -315,7 +326,6 @@ fn template_config(yaml: &ModelYaml) -> TemplateConfig {
         completion: text(from.completion),
         edit: text(from.edit),
         function: text(from.function),
-        multimodal: text(from.multimodal),
         use_tokenizer_template: from.use_tokenizer_template.map(|flag| flag.0),
         join_chat_messages_by_character: from.join_chat_messages_by_character.map(|text| text.0),
         reply_prefix: text(from.reply_prefix),

@@ -6,4 +6,5 @@ mod common;
 mod decoding;
 mod generation;
 mod loading;
+mod options;
 mod tokenizing;
