@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ingle_runtime::catalog::{Catalog, CatalogError, CatalogOptions};
-use ingle_runtime::{Backend, EngineError, Hardware, LoadDefaults, Runtime, RuntimeConfig, RuntimeError, hardware};
+use ingle_runtime::{
+    Backend, EngineError, Hardware, LoadDefaults, ResidencyOptions, Runtime, RuntimeConfig, RuntimeError, hardware,
+};
 
 /// The backends in this program, by its features.
 pub fn backends() -> Vec<Arc<dyn Backend>> {
@@ -45,12 +47,19 @@ pub struct Setup {
     pub config_file: Option<PathBuf>,
     /// Settings for models that do not say otherwise.
     pub defaults: LoadDefaults,
+    /// How long models stay in memory.
+    pub residency: ResidencyOptions,
 }
 
 impl Setup {
     /// Defaults for this folder.
     pub fn new(models_path: impl Into<PathBuf>) -> Self {
-        Self { models_path: models_path.into(), config_file: None, defaults: LoadDefaults::default() }
+        Self {
+            models_path: models_path.into(),
+            config_file: None,
+            defaults: LoadDefaults::default(),
+            residency: ResidencyOptions::default(),
+        }
     }
 
     /// The runtime; no model is loaded yet.
@@ -65,6 +74,7 @@ impl Setup {
             backends: backends(),
             hardware: Arc::new(hardware_in_use),
             defaults: self.defaults,
+            residency: self.residency,
         }))
     }
 

@@ -76,6 +76,7 @@ fn open(args: &RunArgs) -> anyhow::Result<Runtime> {
         models_path: models_path.clone(),
         config_file: args.folder.models_config_file.clone(),
         defaults: args.load.defaults(),
+        residency: ingle::ResidencyOptions::default(),
     };
     let runtime = setup.runtime()?;
     let found = runtime.hardware();

@@ -97,7 +97,7 @@ pub struct Lora {
 }
 
 /// What to load and how; every `None` is the backend's own choice.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct LoadOptions {
     /// Name under which the model is served.
     pub name: String,

@@ -92,6 +92,12 @@ pub enum EngineError {
         /// Why it died.
         reason: String,
     },
+    /// The request took longer than it may.
+    #[error("the answer was ended after {limit_secs} s; ask for less, or raise the limit (--watchdog-busy-timeout)")]
+    TookTooLong {
+        /// The limit, in seconds.
+        limit_secs: u64,
+    },
     /// The model was unloaded while the request waited or ran.
     #[error("model {model} was unloaded while the request was running; send it again")]
     Unloaded {

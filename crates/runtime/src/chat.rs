@@ -48,6 +48,7 @@ impl Runtime {
         let tags = ReasoningTags { pairs: &own.tag_pairs, start_tokens: &own.start_tokens };
         let format = ReasoningFormat::detect_with(template.source(), &rendered.text(), tags);
         let mut request = generation_request(model, lease.config(), prompt, &call.options)?;
+        request.time_limit = self.time_limit();
         let may_call = !conversation.tools.is_empty();
         let reading = Reading::new(lease.config(), template.call_format(), &call.tool_use)?;
         if format == ReasoningFormat::Harmony || (may_call && template.calls_hold_control_tokens()) {

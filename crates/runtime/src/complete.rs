@@ -52,6 +52,7 @@ impl Runtime {
             PromptInput::Tokens(tokens) => tokens,
         };
         let mut request = generation_request(model, lease.config(), prompt, &call.options)?;
+        request.time_limit = self.time_limit();
         let own = grammar::of_config(self.catalog(), lease.config())?;
         let form = grammar::form(&lease, call.options.grammar.as_ref().or(own.as_ref()))?;
         request.constraint = form.as_ref().map(|form| ConstraintHandle(form.start()));
@@ -94,6 +95,7 @@ pub(crate) fn generation_request(
         overflow: options.overflow,
         prefix_reuse: options.prefix_reuse,
         constraint: None,
+        time_limit: None,
     })
 }
 

@@ -44,7 +44,8 @@ impl Runtime {
         };
         let model = lease.text()?;
         let tokens = tokenize_prompt(model, &prompt.segments)?;
-        let request = generation_request(model, lease.config(), tokens, &call.options)?;
+        let mut request = generation_request(model, lease.config(), tokens, &call.options)?;
+        request.time_limit = self.time_limit();
         let shape = AnswerShape::of(lease.config(), false)?;
         let wants_tokens = call.options.top_logprobs.is_some();
         let generations = model.submit_all(repeat(request, call.options.n)?)?;

@@ -49,6 +49,26 @@ pub enum RuntimeError {
         /// Models that are in use now and may be idle later.
         n_busy: usize,
     },
+    /// As many requests run as may run at once.
+    #[error("{what} answers {limit} requests at once and has them; try again in {retry_after_secs} s")]
+    Busy {
+        /// The server, or a model.
+        what: String,
+        /// The limit.
+        limit: usize,
+        /// When to try again, in seconds.
+        retry_after_secs: u64,
+    },
+    /// Loading it failed a moment ago.
+    #[error("model {model} could not be loaded a moment ago and is not tried again for {retry_after_secs} s: {reason}")]
+    CoolingDown {
+        /// The model.
+        model: String,
+        /// Why it could not be loaded.
+        reason: String,
+        /// When it is tried again, in seconds.
+        retry_after_secs: u64,
+    },
     /// The answer cannot be made to look as asked.
     #[error(transparent)]
     Grammar(#[from] ingle_grammar::GrammarError),

@@ -15,6 +15,7 @@ pub mod hardware;
 mod manager;
 mod options;
 mod prompter;
+mod residency;
 mod runtime;
 mod status;
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub use edit::EditCall;
 pub use error::RuntimeError;
 pub use manager::Lease;
 pub use options::{AnswerOptions, LoadDefaults, SamplingOverrides, TokenWindow};
+pub use residency::ResidencyOptions;
 pub use runtime::{Runtime, RuntimeConfig};
 pub use status::{LoadedModel, ModelState, Readiness};
 pub use tools::{ToolCallCount, ToolChoice, ToolUse};

@@ -1,13 +1,17 @@
 //! The façade.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ingle_catalog::{Catalog, ModelEntry, Usecase};
 use ingle_engine::{Backend, Hardware, Segment, Surround, TokenId};
 
 use crate::complete::ALWAYS_COUNTED;
-use crate::manager::{Manager, Probe};
-use crate::{Lease, LoadDefaults, LoadedModel, ModelState, Readiness, RuntimeError};
+use crate::manager::{Manager, Probe, Wanted};
+use crate::{Lease, LoadDefaults, LoadedModel, ModelState, Readiness, ResidencyOptions, RuntimeError};
+
+/// Looks at the models come no more often.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What a runtime is made of.
 pub struct RuntimeConfig {
@@ -19,6 +23,8 @@ pub struct RuntimeConfig {
     pub hardware: Arc<dyn Fn() -> Hardware + Send + Sync>,
     /// Settings for models that do not say otherwise.
     pub defaults: LoadDefaults,
+    /// How long models stay in memory.
+    pub residency: ResidencyOptions,
 }
 
 struct Inner {
@@ -42,7 +48,7 @@ impl std::fmt::Debug for Runtime {
 impl Runtime {
     /// A runtime with no model loaded.
     pub fn new(config: RuntimeConfig) -> Self {
-        let manager = Manager::new(config.backends, Arc::clone(&config.hardware), config.defaults);
+        let manager = Manager::new(config.backends, Arc::clone(&config.hardware), config.defaults, config.residency);
         Self(Arc::new(Inner {
             catalog: config.catalog,
             manager,
@@ -78,7 +84,32 @@ impl Runtime {
     pub async fn lease(&self, model: Option<&str>, usecase: Usecase) -> Result<Lease, RuntimeError> {
         let entry = self.0.catalog.resolve(model, usecase)?;
         let path = entry.weights()?.path.clone();
-        self.0.manager.lease(&entry.config, path, self.0.catalog.models_path()).await
+        self.watch();
+        let wanted = Wanted { config: &entry.config, path, folder: self.0.catalog.models_path() };
+        self.0.manager.lease(wanted).await
+    }
+
+    /// Starts the thread that looks for idle models, with the first one that is loaded. It ends with the runtime.
+    fn watch(&self) {
+        if !self.0.manager.take_watch() {
+            return;
+        }
+        let (inner, interval) = (Arc::downgrade(&self.0), self.0.manager.residency().check_interval);
+        let look = move || {
+            while let Some(inner) = inner.upgrade() {
+                inner.manager.look(&|name| inner.catalog.get(name).is_ok());
+                drop(inner);
+                std::thread::sleep(interval.max(SHORTEST_INTERVAL));
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("watch".into()).spawn(look) {
+            tracing::warn!(%error, "no thread could be started to look after idle models");
+        }
+    }
+
+    /// How long one request may take.
+    pub(crate) fn time_limit(&self) -> Option<Duration> {
+        self.0.manager.residency().busy_timeout
     }
 
     /// Takes a model out of memory once the answers that run on it have ended. `false` when it is not loaded.

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use ingle_catalog::{Catalog, CatalogOptions, Usecase};
 use ingle_engine::fake::{Answers, FakeBackend};
@@ -13,6 +14,9 @@ use pollster::block_on;
 
 use super::*;
 use crate::options::sampling_params;
+
+mod lifecycle;
+mod yaml;
 
 /// A machine with so many free bytes; the test may change them.
 fn machine(free: &Arc<AtomicU64>) -> Arc<dyn Fn() -> Hardware + Send + Sync> {
@@ -44,6 +48,12 @@ fn write_model(folder: &Path, name: &str) {
     std::fs::write(folder.join(format!("{name}.yaml")), yaml).unwrap();
 }
 
+/// Settings under which nothing waits for long.
+fn quick() -> ResidencyOptions {
+    let (min_residence, busy_wait) = (Duration::ZERO, Duration::from_millis(200));
+    ResidencyOptions { min_residence, busy_wait, ..ResidencyOptions::default() }
+}
+
 struct House {
     runtime: Runtime,
     free: Arc<AtomicU64>,
@@ -65,6 +75,7 @@ fn house(answers: Answers) -> House {
         backends: vec![backend],
         hardware: machine(&free),
         defaults: LoadDefaults::default(),
+        residency: quick(),
     });
     House { runtime, free, folder }
 }

@@ -31,6 +31,10 @@ impl From<RuntimeError> for ApiError {
             RuntimeError::OutOfMemory { .. } => {
                 Self { param: Some("model".into()), ..Self::bad_request("model_too_large", message) }
             }
+            RuntimeError::Busy { retry_after_secs, .. } => Self::unavailable("overloaded", message, retry_after_secs),
+            RuntimeError::CoolingDown { retry_after_secs, .. } => {
+                Self::unavailable("model_load_failed", message, retry_after_secs)
+            }
             RuntimeError::Grammar(error) => of_grammar(&error, message),
             RuntimeError::InvalidParameter { parameter, .. } => Self::invalid_value(parameter, message),
         }
@@ -91,6 +95,8 @@ fn of_engine(error: EngineError, message: String) -> ApiError {
             tracing::error!(error = message, "an answer failed");
             ApiError::internal(message)
         }
+        // Asked again, it would take as long.
+        EngineError::TookTooLong { .. } => ApiError::bad_request("time_limit_exceeded", message),
         EngineError::Died { .. } => ApiError::unavailable("engine_died", message, SOON_SECS),
         EngineError::Unloaded { .. } => ApiError::unavailable("model_unloaded", message, SOON_SECS),
     }

@@ -39,6 +39,8 @@ struct Live {
     forcing: Forcing,
     /// The row of the last step, `[n_vocab]`, kept because the mask for it is late.
     late_row: Option<Vec<f32>>,
+    /// How long it may run.
+    time_limit: Option<Duration>,
 }
 
 /// The state of the thread.
@@ -192,6 +194,7 @@ impl<D: Decoder> EngineLoop<D> {
                 constraint: request.constraint.map(|handle| handle.0),
                 guard: Guard::Free,
                 forcing: if samples { Forcing::Samples } else { Forcing::Takes },
+                time_limit: request.time_limit,
                 late_row: None,
             };
             self.live.insert(id, live);
@@ -209,6 +212,15 @@ impl<D: Decoder> EngineLoop<D> {
             self.scheduler.cancel(id);
             // Nobody reads the end; it is sent so that every request has one.
             self.end(id, Ok(Ended { reason: FinishReason::Stop, n_hidden_tokens: 0, at: Instant::now() }));
+        }
+        let is_late = |live: &Live| {
+            let started = live.started?;
+            live.time_limit.filter(|limit| started.elapsed() >= *limit)
+        };
+        let late: Vec<_> = self.live.iter().filter_map(|(&id, live)| is_late(live).map(|limit| (id, limit))).collect();
+        for (id, limit) in late {
+            self.scheduler.cancel(id);
+            self.end(id, Err(EngineError::TookTooLong { limit_secs: limit.as_secs() }));
         }
         for (&id, live) in &self.live {
             self.scheduler.set_resting(id, live.channel.is_full());

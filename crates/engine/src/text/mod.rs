@@ -237,6 +237,11 @@ impl TextModel {
         stats
     }
 
+    /// Ends the model whoever still has a handle: answers that run or wait end with [`EngineError::Unloaded`].
+    pub fn close(&self) {
+        self.0.shared.inbox.close();
+    }
+
     /// Queues one request.
     ///
     /// # Errors

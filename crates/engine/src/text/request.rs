@@ -48,6 +48,8 @@ pub struct GenerationRequest {
     pub prefix_reuse: PrefixReuse,
     /// What the answer must look like.
     pub constraint: Option<ConstraintHandle>,
+    /// How long the request may run once it has its slot; then it ends with [`crate::EngineError::TookTooLong`].
+    pub time_limit: Option<Duration>,
 }
 
 /// What a request may take from the prefix cache.

@@ -16,7 +16,7 @@ use http_body_util::BodyExt;
 use ingle_engine::fake::{Answers, FakeBackend};
 use ingle_engine::{Device, DeviceKind};
 use ingle_runtime::catalog::{Catalog, CatalogOptions};
-use ingle_runtime::{Hardware, LoadDefaults, Runtime, RuntimeConfig};
+use ingle_runtime::{Hardware, LoadDefaults, ResidencyOptions, Runtime, RuntimeConfig};
 use serde_json::Value;
 use tempfile::TempDir;
 use tower::ServiceExt;
@@ -97,6 +97,7 @@ impl Setup {
             backends: vec![Arc::new(backend)],
             hardware: Arc::new(hardware),
             defaults: LoadDefaults::default(),
+            residency: ResidencyOptions::default(),
         });
         let state = ServerState::new(runtime, self.options);
         Server { router: router(state.clone()), state, _models: models }

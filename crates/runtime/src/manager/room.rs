@@ -1,0 +1,224 @@
+//! Room for a model that is about to be loaded: who has to go, and when.
+
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use ingle_catalog::{ModelConfig, Residency};
+use ingle_engine::{Backend, Hardware, LoadOptions};
+use tokio::sync::watch as channel;
+
+use super::{Manager, Resident, Slot, State, lock};
+use crate::RuntimeError;
+
+/// A context that a model can always do with.
+const LEAST_CONTEXT: usize = 1024;
+
+/// Share of the memory that models may fill.
+const USABLE_SHARE: f64 = 0.95;
+
+/// A turn of being in memory is never shorter, so that whoever waited for a model gets to use it.
+const SHORTEST_TURN: Duration = Duration::from_millis(100);
+
+/// How long a wait goes on before it looks around again.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Loads one after the other, in the order of their numbers.
+#[derive(Default)]
+pub(super) struct Turns {
+    /// The next number to give out, and the one whose turn it is.
+    numbers: Mutex<(u64, u64)>,
+    moved: Condvar,
+}
+
+/// Whose turn it is; dropping it ends the turn.
+pub(super) struct Turn<'a>(&'a Turns);
+
+impl Turns {
+    pub(super) fn take(&self) -> u64 {
+        let mut numbers = lock(&self.numbers);
+        numbers.0 += 1;
+        numbers.0 - 1
+    }
+
+    pub(super) fn wait_for(&self, number: u64) -> Turn<'_> {
+        let mut numbers = lock(&self.numbers);
+        while numbers.1 != number {
+            numbers = self.moved.wait(numbers).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+        Turn(self)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.numbers).1 += 1;
+        self.0.moved.notify_all();
+    }
+}
+
+/// What a model needs.
+struct Need<'a> {
+    config: &'a ModelConfig,
+    /// With the context it may have.
+    wanted_bytes: u64,
+    /// With the least context that will do.
+    least_bytes: u64,
+}
+
+impl Manager {
+    /// Takes models out until the new one fits. Nothing is taken out in vain. A model that may choose its own context is
+    /// made smaller by its backend, so only the least it can do with is insisted on.
+    pub(super) fn make_room(
+        &self,
+        backend: &dyn Backend,
+        options: &LoadOptions,
+        config: &ModelConfig,
+    ) -> Result<(), RuntimeError> {
+        let least = match options.context_size {
+            Some(_) => backend.estimate(options)?,
+            None => backend.estimate(&LoadOptions { context_size: Some(LEAST_CONTEXT), ..options.clone() })?,
+        };
+        let need =
+            Need { config, wanted_bytes: backend.estimate(options)?.total_bytes(), least_bytes: least.total_bytes() };
+        loop {
+            let Some(victim) = self.next_victim(&need)? else { return Ok(()) };
+            self.evict(&victim, &need)?;
+        }
+    }
+
+    /// The model that has to go next; `None` when there is room.
+    fn next_victim(&self, need: &Need<'_>) -> Result<Option<Arc<Resident>>, RuntimeError> {
+        let hardware = (self.probe)();
+        let state = lock(&self.state);
+        let others = self.others(&state, need.config);
+        let taken: u64 = others.iter().map(|resident| resident.bytes()).sum();
+        let budget = self.residency.memory_budget_bytes.map(|budget| budget.saturating_sub(taken));
+        let free = match (usable_bytes(&hardware), budget) {
+            (Some(free), Some(budget)) => Some(free.min(budget)),
+            (free, budget) => free.or(budget),
+        };
+        let mut candidates: Vec<&Arc<Resident>> =
+            others.iter().filter(|resident| resident.config.residency != Residency::Pinned).collect();
+        self.sort(&mut candidates);
+        let first = |residents: &[&Arc<Resident>]| residents.first().map(|resident| Arc::clone(resident));
+
+        let shares_group = |resident: &&&Arc<Resident>| {
+            let groups = &resident.config.concurrency_groups;
+            need.config.concurrency_groups.iter().any(|group| groups.contains(group))
+        };
+        if let Some(resident) = others.iter().collect::<Vec<_>>().iter().find(shares_group) {
+            return Ok(Some(Arc::clone(resident)));
+        }
+        if self.residency.max_models.is_some_and(|most| others.len() >= most.max(1)) {
+            return match first(&candidates) {
+                Some(victim) => Ok(Some(victim)),
+                None => Err(self.no_room(need, free.unwrap_or(0), others.len())),
+            };
+        }
+        let Some(free) = free.filter(|free| need.wanted_bytes > *free) else { return Ok(None) };
+        let evictable: u64 = candidates.iter().map(|resident| resident.bytes()).sum();
+        if need.least_bytes > free.saturating_add(evictable) {
+            let n_pinned = others.len() - candidates.len();
+            return Err(self.no_room(need, free + evictable, n_pinned));
+        }
+        // Those in use go only when there is no other way.
+        let idle: Vec<&Arc<Resident>> = candidates.iter().copied().filter(|resident| resident.is_idle()).collect();
+        match first(&idle) {
+            Some(victim) => Ok(Some(victim)),
+            None if need.least_bytes <= free => Ok(None),
+            None => Ok(first(&candidates)),
+        }
+    }
+
+    /// Every model in memory but the one that is to be loaded.
+    fn others(&self, state: &State, config: &ModelConfig) -> Vec<Arc<Resident>> {
+        let others = state.slots.iter().filter(|(name, _)| **name != config.name);
+        let resident = |(_, slot): (&String, &Slot)| match slot {
+            Slot::Ready(resident) | Slot::Leaving(resident, _) => Some(Arc::clone(resident)),
+            Slot::Loading(_) => None,
+        };
+        others.filter_map(resident).collect()
+    }
+
+    /// Idle ones first; among them the largest or the one that was used least recently.
+    fn sort(&self, residents: &mut [&Arc<Resident>]) {
+        match self.residency.evicts_largest {
+            true => residents.sort_by_key(|resident| (!resident.is_idle(), std::cmp::Reverse(resident.bytes()))),
+            false => residents.sort_by_key(|resident| (!resident.is_idle(), resident.last_used())),
+        }
+    }
+
+    fn no_room(&self, need: &Need<'_>, free_bytes: u64, n_busy: usize) -> RuntimeError {
+        RuntimeError::OutOfMemory {
+            model: need.config.name.clone(),
+            needed_mib: need.least_bytes >> 20,
+            free_mib: free_bytes >> 20,
+            n_busy,
+        }
+    }
+
+    /// Waits until a model has had its turn and its answers have ended, and takes it out of memory.
+    fn evict(&self, victim: &Arc<Resident>, need: &Need<'_>) -> Result<(), RuntimeError> {
+        let name = &victim.config.name;
+        let turn = self.residency.min_residence.max(SHORTEST_TURN);
+        std::thread::sleep((victim.since + turn).saturating_duration_since(Instant::now()));
+        let mut state = lock(&self.state);
+        match state.slots.get(name) {
+            Some(Slot::Ready(resident)) if Arc::ptr_eq(resident, victim) => {
+                let (left, _) = channel::channel(());
+                state.slots.insert(name.clone(), Slot::Leaving(Arc::clone(victim), left));
+            }
+            // It has gone meanwhile.
+            Some(_) | None => return Ok(()),
+        }
+        let deadline = Instant::now() + self.residency.busy_wait;
+        while !victim.is_idle() {
+            if self.residency.ends_busy_models {
+                tracing::warn!(model = name, "its answers are ended to make room for {}", need.config.name);
+                victim.engine.text.iter().for_each(ingle_engine::TextModel::close);
+                break;
+            }
+            if Instant::now() >= deadline {
+                // Dropping the sender lets those in who waited for it.
+                state.slots.insert(name.clone(), Slot::Ready(Arc::clone(victim)));
+                let others = self.others(&state, need.config).len();
+                return Err(self.no_room(need, 0, others));
+            }
+            let waited = self.ended.wait_timeout(state, LOOK);
+            state = waited.map_or_else(|poisoned| poisoned.into_inner().0, |(state, _)| state);
+        }
+        let removed = match state.slots.get(name) {
+            Some(Slot::Leaving(..)) => state.slots.remove(name),
+            Some(_) | None => None,
+        };
+        drop(state);
+        tracing::info!(model = name, "evicted to make room for {}", need.config.name);
+        // Its memory is there once its thread has ended; only then may those ask for it who wait.
+        match removed {
+            Some(Slot::Leaving(resident, left)) => {
+                free(resident, victim);
+                drop(left);
+            }
+            Some(_) | None => {}
+        }
+        Ok(())
+    }
+}
+
+/// Drops the handles of an engine but the caller's, which goes right after: then its thread ends.
+fn free(resident: Arc<Resident>, victim: &Arc<Resident>) {
+    drop(resident);
+    // An ended answer may hold the model for another moment.
+    let patience = Instant::now() + Duration::from_secs(5);
+    while Arc::strong_count(victim) > 1 && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Bytes that models may still take; `None` when the machine does not tell. A model that does not fit on the GPUs may
+/// still run partly on the CPU, so both count.
+fn usable_bytes(hardware: &Hardware) -> Option<u64> {
+    hardware.cpu().filter(|cpu| cpu.total_bytes > 0)?;
+    let free_bytes: u64 = hardware.devices.iter().map(|device| device.free_bytes).sum();
+    Some((free_bytes as f64 * USABLE_SHARE) as u64)
+}
