@@ -1,17 +1,22 @@
 //! The arguments: commands, flags, and the environment variable of each flag.
 
 mod environment;
+pub(crate) mod localai;
+mod serving;
 #[cfg(test)]
 mod tests;
 mod values;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use ingle::{GpuLayers, LoadDefaults};
 
+pub(crate) use serving::{HttpArgs, InstallArgs, ResidencyArgs, RunArgs};
+pub(crate) use values::Amount;
 use values::{OrDefault, gpu_layers, number_or_default};
 
 /// Runs AI models inside one process, behind LocalAI's and OpenAI's HTTP surface.
@@ -25,6 +30,9 @@ pub(crate) struct Cli {
     pub(crate) log: LogArgs,
     #[command(subcommand)]
     pub(crate) command: Command,
+    /// What was given and has no effect, a line each.
+    #[arg(skip)]
+    pub(crate) idle: Vec<String>,
 }
 
 /// What to do.
@@ -50,6 +58,9 @@ pub(crate) enum Command {
     Devices(DevicesArgs),
     /// The version and what is built in
     Version,
+    /// Print what becomes of LocalAI's endpoints, flags, variables and YAML keys
+    #[command(hide = true)]
+    Compatibility,
 }
 
 impl Command {
@@ -63,6 +74,7 @@ impl Command {
             | Self::Grammar(_)
             | Self::Tools(_)
             | Self::Devices(_)
+            | Self::Compatibility
             | Self::Version => LogLevel::Warn,
         }
     }
@@ -152,60 +164,6 @@ impl LoadArgs {
             gpu_layers: self.gpu_layers,
         }
     }
-}
-
-/// Arguments of `ingle run`.
-#[derive(Debug, Args)]
-pub(crate) struct RunArgs {
-    /// Models to install where needed and to load before the first request
-    #[arg(value_name = "MODEL", env = "LOCALAI_MODELS", value_delimiter = ',')]
-    pub(crate) models: Vec<String>,
-    /// Where to listen: HOST:PORT, or :PORT for every interface; port 0 picks a free one
-    #[arg(long, env = "LOCALAI_ADDRESS", value_name = "ADDRESS", default_value = ":8080")]
-    pub(crate) address: String,
-    #[command(flatten)]
-    pub(crate) folder: FolderArgs,
-    /// Stop with an error when no GPU can be used
-    #[arg(long, env = "INGLE_REQUIRE_GPU", value_parser = FalseyValueParser::new())]
-    pub(crate) require_gpu: bool,
-    #[command(flatten)]
-    pub(crate) load: LoadArgs,
-    #[command(flatten)]
-    pub(crate) http: HttpArgs,
-}
-
-/// How the HTTP side behaves.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "HTTP")]
-pub(crate) struct HttpArgs {
-    /// Keys of which a request must carry one, comma separated
-    #[arg(
-        long,
-        env = "LOCALAI_API_KEY",
-        value_name = "KEY",
-        value_delimiter = ',',
-        hide_env_values = true,
-        alias = "api-key"
-    )]
-    pub(crate) api_keys: Vec<String>,
-    /// Largest request in MB
-    #[arg(long, env = "LOCALAI_UPLOAD_LIMIT", value_name = "MB", default_value_t = 64)]
-    pub(crate) upload_limit: u32,
-    /// Origins of web pages that may call the server, comma separated [default: all]
-    #[arg(long, env = "LOCALAI_CORS_ALLOW_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
-    pub(crate) cors_allow_origins: Vec<String>,
-    /// Value of the header Machine-Tag on every answer
-    #[arg(long, env = "LOCALAI_MACHINE_TAG", value_name = "TEXT")]
-    pub(crate) machine_tag: Option<String>,
-    /// Answer failures with their status and no explanation
-    #[arg(long, env = "LOCALAI_OPAQUE_ERRORS", value_parser = FalseyValueParser::new())]
-    pub(crate) opaque_errors: bool,
-    /// No /metrics
-    #[arg(long, env = "LOCALAI_DISABLE_METRICS_ENDPOINT", value_parser = FalseyValueParser::new())]
-    pub(crate) disable_metrics_endpoint: bool,
-    /// Seconds that running answers get after the server was told to stop
-    #[arg(long, env = "INGLE_DRAIN_TIMEOUT", value_name = "SECONDS", default_value_t = 30)]
-    pub(crate) drain_timeout: u64,
 }
 
 /// Arguments of `ingle chat`.
@@ -400,12 +358,49 @@ pub(crate) struct DevicesArgs {
     pub(crate) json: bool,
 }
 
+/// Starts the program again with the variables of `.env` files, where they have some that the environment has not. A
+/// program cannot change its own environment safely.
+pub(crate) fn start_with_env_files() -> Option<ExitCode> {
+    let variables = environment::from_files();
+    if variables.is_empty() {
+        return None;
+    }
+    let program = std::env::current_exe().ok()?;
+    let mut arguments = std::env::args_os();
+    let name = arguments.next();
+    let mut command = std::process::Command::new(program);
+    command.args(arguments).envs(variables);
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt;
+        command.arg0(name.unwrap_or_else(|| "ingle".into()));
+        eprintln!("ingle: the program could not be started again with the variables of .env: {}", command.exec());
+        Some(ExitCode::FAILURE)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = name;
+        let status = command.status().ok()?;
+        Some(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+    }
+}
+
 /// Reads the arguments; `arguments[0]` is the program's name, under which usage texts speak of it.
 pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
-    let command = environment::prepare(Cli::command(), &|name| std::env::var_os(name));
+    let variable = |name: &str| std::env::var_os(name);
+    let command = whole_command(&variable);
     let arguments = with_default_command(&command, arguments);
     let matches = command.try_get_matches_from(arguments)?;
-    Cli::from_arg_matches(&matches)
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    if let Some(("run", run)) = matches.subcommand() {
+        cli.idle = localai::idle_lines(run, &variable);
+    }
+    Ok(cli)
+}
+
+fn whole_command(variable: &dyn Fn(&str) -> Option<OsString>) -> clap::Command {
+    let command = Cli::command().mut_subcommand("run", localai::with_idle_flags);
+    environment::prepare(command, variable)
 }
 
 /// No command means `run`: it is put in front of whatever `run` would take.

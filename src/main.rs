@@ -6,6 +6,7 @@
 
 mod cli;
 mod commands;
+mod compatibility;
 mod logging;
 mod output;
 
@@ -14,12 +15,16 @@ use std::process::ExitCode;
 use cli::Command;
 
 fn main() -> ExitCode {
+    if let Some(code) = cli::start_with_env_files() {
+        return code;
+    }
     let cli = match cli::parse(std::env::args_os().collect()) {
         Ok(cli) => cli,
         // Help and version are "errors" that go to stdout with status 0; wrong usage has status 2.
         Err(error) => error.exit(),
     };
     logging::start(&cli.log, cli.command.usual_level());
+    cli.idle.iter().for_each(|line| tracing::warn!("{line}"));
     let outcome = match cli.command {
         Command::Run(args) => commands::run::run(args),
         Command::Chat(args) => commands::chat::run(args),
@@ -31,6 +36,7 @@ fn main() -> ExitCode {
         },
         Command::Tools(command) => commands::tools::run(command),
         Command::Devices(args) => commands::devices::run(args),
+        Command::Compatibility => output::print(&compatibility::page()),
         Command::Version => commands::version::run(),
     };
     match outcome {

@@ -5,16 +5,18 @@ use std::path::Path;
 use anyhow::{Context, anyhow};
 use ingle::catalog::{
     Catalog, CatalogError, CatalogOptions, FetchPolicy, FetchSettings, Fetcher, Installer, LocalFiles, ModelState,
-    PipUse, Progress,
+    PipUse, Progress, Reach,
 };
 
 use crate::cli::FolderArgs;
 
 /// The person at the keyboard asks, for a model that is wanted now: no Python is started for it.
-pub(super) const ON_THE_WAY: FetchPolicy = FetchPolicy { pip: PipUse::Never, local_files: LocalFiles::Allow };
+pub(super) const ON_THE_WAY: FetchPolicy =
+    FetchPolicy { pip: PipUse::Never, local_files: LocalFiles::Allow, reach: Reach::Anywhere };
 
 /// The person at the keyboard asks for nothing else than this.
-pub(super) const INSTALL: FetchPolicy = FetchPolicy { pip: PipUse::LastResort, local_files: LocalFiles::Allow };
+pub(super) const INSTALL: FetchPolicy =
+    FetchPolicy { pip: PipUse::LastResort, local_files: LocalFiles::Allow, reach: Reach::Anywhere };
 
 /// Opens the models folder.
 pub(super) fn open(folder: &FolderArgs) -> anyhow::Result<Catalog> {

@@ -50,6 +50,161 @@ pub struct DetokenizeResponse {
     pub content: String,
 }
 
+/// The body of the endpoints that load and unload a model.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct ModelRequest {
+    /// Which model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+}
+
+/// The answer of `POST /backend/load`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ModelsLoaded {
+    /// Names of the models that are in memory now.
+    pub loaded: Vec<String>,
+    /// For people.
+    pub message: String,
+}
+
+/// An answer that is a text for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Message {
+    /// The text.
+    pub message: String,
+}
+
+/// The answer of `GET /backend/monitor`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct BackendStatus {
+    /// 0 is loading, 1 answers requests, 2 is ready, −1 has failed.
+    pub state: i32,
+    /// What the model takes.
+    pub memory: BackendMemory,
+}
+
+/// Memory of a model, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct BackendMemory {
+    /// All of it.
+    pub total: u64,
+    /// By purpose: `weights`, `cache`, `compute`.
+    pub breakdown: std::collections::BTreeMap<String, u64>,
+}
+
+/// One model and what it can do, in the answer of `GET /v1/models/capabilities`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ModelCapabilities {
+    /// Its name.
+    pub id: String,
+    /// Always `model`.
+    pub object: String,
+    /// LocalAI's words: `chat`, `completion`, `embeddings` and so on.
+    pub capabilities: Vec<String>,
+    /// Kinds of media that requests may bring.
+    pub input_modalities: Vec<String>,
+    /// Kinds of media that answers may hold.
+    pub output_modalities: Vec<String>,
+}
+
+/// The answer of `GET /v1/models/capabilities`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct CapabilitiesList {
+    /// Always `list`.
+    pub object: String,
+    /// The models by name.
+    pub data: Vec<ModelCapabilities>,
+}
+
+/// Another name of a model, in the answer of `GET /api/aliases`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Alias {
+    /// The other name.
+    pub name: String,
+    /// The model it stands for.
+    pub target: String,
+}
+
+/// The answer of endpoints that begin a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct JobStarted {
+    /// The job.
+    pub uuid: String,
+    /// Address of its state.
+    pub status: String,
+}
+
+/// The body of `POST /models/import-uri`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct ImportRequest {
+    /// Address of a model file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uri: Option<String>,
+    /// `name` and `description` of the model.
+    pub preferences: serde_json::Map<String, Value>,
+}
+
+/// A gallery, in the answer of `GET /models/galleries`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct GalleryInfo {
+    /// Its name, for `gallery@model`.
+    pub name: String,
+    /// Where its index is.
+    pub url: String,
+}
+
+/// A file of a model that can be installed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct StoredFile {
+    /// Inside the models folder.
+    pub filename: String,
+    /// 64 hex digits, or empty.
+    pub sha256: String,
+    /// Where it comes from.
+    pub uri: String,
+}
+
+/// A model that can be installed, in the answer of `GET /models/available`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct OfferedModel {
+    /// What `id` of `POST /models/apply` says.
+    pub name: String,
+    /// For people.
+    pub description: String,
+    /// For people.
+    pub license: String,
+    /// Home pages.
+    pub urls: Vec<String>,
+    /// Words to search by.
+    pub tags: Vec<String>,
+    /// Bytes of all files, where they are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// What runs it.
+    pub backend: String,
+    /// Its files.
+    pub files: Vec<StoredFile>,
+    /// Is it there already?
+    pub installed: bool,
+    /// The gallery that offers it.
+    pub gallery: GalleryInfo,
+}
+
 /// The answer of `GET /version`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

@@ -104,6 +104,18 @@ pub enum CatalogError {
         /// The whole URI.
         uri: String,
     },
+    /// A request to install something that says too little or something impossible.
+    #[error("{message}")]
+    BadRequest {
+        /// What is wrong and what to send.
+        message: String,
+    },
+    /// Too many installations wait.
+    #[error("{limit} installations wait already; try again later")]
+    TooManyJobs {
+        /// The limit.
+        limit: usize,
+    },
     /// A URI that does not have the form of its scheme.
     #[error("{uri:?} is not a valid URI: {reason}")]
     BadUri {

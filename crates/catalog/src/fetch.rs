@@ -1,12 +1,15 @@
 //! Brings files into the user's cache: sources in order, resumed, verified, under the final name only when complete.
 
+mod addresses;
 mod disk;
 mod http;
 mod hub;
 mod pip;
 mod progress;
+mod registry;
 mod settings;
 
+pub use addresses::is_public_address;
 pub(crate) use disk::sha256_of_file;
 pub use disk::{DiskSpace, SpaceProbe};
 pub use progress::{Event, NoProgress, Progress};
@@ -25,6 +28,17 @@ pub struct FetchPolicy {
     pub pip: PipUse,
     /// Files of this machine named by a gallery.
     pub local_files: LocalFiles,
+    /// Which addresses may be contacted.
+    pub reach: Reach,
+}
+
+/// Which addresses may be contacted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// All: the operator names them.
+    Anywhere,
+    /// None of a private network: a client names them. The model hub's address is the operator's, also here.
+    PublicOnly,
 }
 
 /// Whether `pip download` may be started.
@@ -171,7 +185,11 @@ impl Fetcher {
     /// A short text file, for configurations that gallery entries build on.
     pub fn fetch_text(&self, uri: &FileUri, policy: FetchPolicy) -> Result<String, CatalogError> {
         match uri {
-            FileUri::Http(url) => self.http.get_text(url, None),
+            FileUri::Http(url) => self.http.reaching(policy.reach).get_text(url, None),
+            FileUri::Registry(image) => Err(CatalogError::BadUri {
+                uri: image.to_string(),
+                reason: "an image is a model and no text; name a configuration file",
+            }),
             FileUri::Hub(file) => hub::text(&self.http, &self.settings.hub, file),
             FileUri::Local(path) => {
                 check_local(policy)?;
@@ -223,7 +241,7 @@ impl Fetcher {
             return Ok(Fetched { path: target, bytes: metadata.len(), outcome: Outcome::AlreadyThere, source });
         }
         job.check_cancelled()?;
-        let verification = self.bring(&job)?;
+        let verification = self.bring(&job, &self.http.reaching(policy.reach))?;
         let bytes = fs::metadata(&target).map_err(CatalogError::io("read", &target))?.len();
         progress.on(&Event::Finished { file: filename, bytes, verification: &verification });
         Ok(Fetched {
@@ -234,9 +252,14 @@ impl Fetcher {
         })
     }
 
-    fn bring(&self, job: &Job<'_>) -> Result<Verification, CatalogError> {
+    /// `http` contacts what the request names; the hub's address is the operator's.
+    fn bring(&self, job: &Job<'_>, http: &http::Http) -> Result<Verification, CatalogError> {
         match &job.source.place {
-            SourcePlace::Uri(FileUri::Http(url)) => self.download(job, url, None),
+            SourcePlace::Uri(FileUri::Http(url)) => download(job, http, url, None),
+            SourcePlace::Uri(FileUri::Registry(image)) => {
+                let blob = registry::find(http, image, &self.settings.ollama_registry)?;
+                bring_blob(job, http, &blob)
+            }
             SourcePlace::Uri(FileUri::Hub(file)) => {
                 if let Some(held) = hub::in_hub_cache(&self.settings.hub, file)
                     && let Ok(verification) = take_local(job, &held)
@@ -244,7 +267,7 @@ impl Fetcher {
                     return Ok(verification);
                 }
                 let address = hub::address(&self.settings.hub, file)?;
-                self.download(job, &address.url, address.token.as_deref())
+                download(job, &self.http, &address.url, address.token.as_deref())
             }
             SourcePlace::Uri(FileUri::Local(path)) => take_local(job, path),
             SourcePlace::Pip(members) => {
@@ -260,19 +283,40 @@ impl Fetcher {
             }
         }
     }
+}
 
-    /// Downloads, and once more from the start when a file that was resumed turns out wrong.
-    fn download(&self, job: &Job<'_>, url: &str, token: Option<&str>) -> Result<Verification, CatalogError> {
-        let resumed = disk::length(&job.part()) > 0;
-        let declared = self.http.download(job, url, token)?;
-        match finish(job, &job.part(), declared.sha256.as_deref()) {
-            Err(CatalogError::Checksum { .. } | CatalogError::WrongSize { .. }) if resumed => {
-                let declared = self.http.download(job, url, token)?;
-                finish(job, &job.part(), declared.sha256.as_deref())
-            }
-            other => other,
+/// Downloads, and once more from the start when a file that was resumed turns out wrong.
+fn download(job: &Job<'_>, http: &http::Http, url: &str, token: Option<&str>) -> Result<Verification, CatalogError> {
+    let resumed = disk::length(&job.part()) > 0;
+    let declared = http.download(job, url, token)?;
+    match finish(job, &job.part(), declared.sha256.as_deref()) {
+        Err(CatalogError::Checksum { .. } | CatalogError::WrongSize { .. }) if resumed => {
+            let declared = http.download(job, url, token)?;
+            finish(job, &job.part(), declared.sha256.as_deref())
         }
+        other => other,
     }
+}
+
+/// Downloads a layer of an image, which is checked against its digest, and takes the weights out of it.
+fn bring_blob(job: &Job<'_>, http: &http::Http, blob: &registry::Blob) -> Result<Verification, CatalogError> {
+    let part = job.part();
+    http.download(job, &blob.url, blob.token.as_deref())?;
+    if blob.packing == registry::Packing::Plain {
+        return finish(job, &part, Some(&blob.sha256));
+    }
+    job.progress.on(&Event::Verifying { file: job.filename });
+    let actual = disk::sha256_of_file(&part)?;
+    if actual != blob.sha256 {
+        let _ = fs::remove_file(&part);
+        let expected = blob.sha256.clone();
+        return Err(CatalogError::Checksum { path: job.target.to_owned(), expected, actual });
+    }
+    let unpacked = disk::beside(job.target, "unpacked");
+    let done = registry::unpack(&part, blob.packing, &unpacked);
+    let _ = fs::remove_file(&part);
+    done.inspect_err(|_| drop(fs::remove_file(&unpacked)))?;
+    finish(job, &unpacked, None).map(|_| Verification::Declared)
 }
 
 fn check_policy(source: &FileSource, policy: FetchPolicy) -> Result<(), CatalogError> {

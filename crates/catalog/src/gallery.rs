@@ -195,6 +195,13 @@ impl Gallery {
         Ok(gallery)
     }
 
+    /// The entry that one configuration file for galleries amounts to: `name`, `files` and a `config_file`.
+    pub(crate) fn entry_of_config(origin: &str, text: &str) -> Result<GalleryEntry, CatalogError> {
+        let wrong = |line, message| CatalogError::BadGallery { origin: origin.to_owned(), line, message };
+        let node = yaml::parse(text).map_err(|error| wrong(error.line, error.message))?;
+        entry(&node).map_err(|message| wrong(node.line, message))
+    }
+
     /// The gallery indexes in a models folder, by file name; unreadable ones are left to the registry's problems.
     #[must_use]
     pub fn in_folder(models_path: &Path) -> Vec<Self> {
@@ -380,7 +387,7 @@ mod tests {
     fn a_bad_entry_does_not_hide_the_others() {
         let bad = [
             "files: [{filename: ../x, uri: 'https://a/x'}]",
-            "files: [{filename: x, uri: 'ollama://x'}]",
+            "files: [{filename: x, uri: 'ocifile://x'}]",
             "files: [{filename: x, uri: 'https://a/x', sha256: zz}]",
             "files: [{filename: x}]",
             "files: [{filename: x, sources: [{pip: {packages: ['a==1'], members: [m]}}]}]",

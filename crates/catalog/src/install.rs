@@ -59,6 +59,12 @@ impl Installer {
         Self { models_path: models_path.to_owned(), fetcher, galleries }
     }
 
+    /// An installer that knows these galleries; the first one that has a name wins.
+    #[must_use]
+    pub fn with_galleries(models_path: &Path, fetcher: Fetcher, galleries: Vec<Gallery>) -> Self {
+        Self { models_path: models_path.to_owned(), fetcher, galleries }
+    }
+
     /// The galleries, the first one that has a name wins.
     #[must_use]
     pub fn galleries(&self) -> &[Gallery] {
@@ -88,7 +94,16 @@ impl Installer {
 
     /// Installs `what`; a second time costs nothing and changes nothing.
     pub fn install(&self, what: &str, policy: FetchPolicy, progress: &dyn Progress) -> Result<Installed, CatalogError> {
-        let entry = self.find(what)?;
+        self.install_entry(self.find(what)?, policy, progress)
+    }
+
+    /// Installs what an entry says.
+    pub fn install_entry(
+        &self,
+        entry: GalleryEntry,
+        policy: FetchPolicy,
+        progress: &dyn Progress,
+    ) -> Result<Installed, CatalogError> {
         fs::create_dir_all(&self.models_path).map_err(CatalogError::io("create", &self.models_path))?;
         let config = self.full_config(&entry, policy)?;
         let mut files = Vec::new();
@@ -98,6 +113,22 @@ impl Installer {
         let config_path = self.models_path.join(names::config_file_name(&entry.name));
         let config_outcome = write_config(&config_path, &config)?;
         Ok(Installed { name: entry.name, config_path, config_outcome, files })
+    }
+
+    /// Brings files into the folder that a configuration lists under `download_files`.
+    pub fn install_files(
+        &self,
+        files: &[crate::DownloadFile],
+        policy: FetchPolicy,
+        progress: &dyn Progress,
+    ) -> Result<(), CatalogError> {
+        for file in files {
+            let place = SourcePlace::Uri(address(&file.uri)?);
+            let sources = vec![FileSource { place, sha256: file.sha256.clone(), size: None }];
+            let file = GalleryFile { filename: file.filename.clone(), sources };
+            self.install_file(&file, policy, progress)?;
+        }
+        Ok(())
     }
 
     fn install_file(
@@ -131,10 +162,15 @@ impl Installer {
         Ok(config)
     }
 
+    /// The entry that a configuration file for galleries amounts to.
+    pub(crate) fn entry_of_config(&self, url: &str, policy: FetchPolicy) -> Result<GalleryEntry, CatalogError> {
+        let uri = address(url)?;
+        let text = self.fetcher.fetch_text(&uri, policy)?;
+        Gallery::entry_of_config(url, &text)
+    }
+
     fn base_config(&self, url: &str, policy: FetchPolicy) -> Result<Value, CatalogError> {
-        let uri = FileUri::parse(url).unwrap_or_else(|| {
-            Err(CatalogError::BadUri { uri: url.to_owned(), reason: "the url of a gallery entry needs a scheme" })
-        })?;
+        let uri = address(url)?;
         let text = self.fetcher.fetch_text(&uri, policy)?;
         let wrong = |error: yaml::YamlError| CatalogError::BadGallery {
             origin: url.to_owned(),
@@ -148,6 +184,12 @@ impl Installer {
             None => Ok(Value::Object(Map::new())),
         }
     }
+}
+
+fn address(url: &str) -> Result<FileUri, CatalogError> {
+    FileUri::parse(url).unwrap_or_else(|| {
+        Err(CatalogError::BadUri { uri: url.to_owned(), reason: "the url of a gallery entry needs a scheme" })
+    })
 }
 
 /// The entry that a bare address amounts to: all parts of a split file, called like the file.
@@ -185,6 +227,8 @@ fn sibling(uri: &FileUri, file_name: &str, other: &str) -> FileUri {
         }
         FileUri::Http(url) => FileUri::Http(replace_last(url, file_name, other)),
         FileUri::Local(path) => FileUri::Local(path.with_file_name(other)),
+        // An image is one file.
+        FileUri::Registry(_) => uri.clone(),
     }
 }
 

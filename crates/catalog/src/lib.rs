@@ -17,6 +17,8 @@ mod fetch;
 mod gallery;
 #[cfg(feature = "download")]
 mod install;
+#[cfg(feature = "download")]
+mod jobs;
 mod keys;
 mod model_yaml;
 mod names;
@@ -37,11 +39,13 @@ pub use error::{Attempt, CatalogError, Retry};
 #[cfg(feature = "download")]
 pub use fetch::{
     DiskSpace, Event, FetchPolicy, FetchSettings, Fetched, Fetcher, HttpSettings, HubAccess, HubSettings, LocalFiles,
-    NoProgress, Outcome, PipSettings, PipUse, Progress, SpaceProbe, Verification,
+    NoProgress, Outcome, PipSettings, PipUse, Progress, Reach, SpaceProbe, Verification, is_public_address,
 };
 pub use gallery::{FileSource, Gallery, GalleryEntry, GalleryFile, PipMember, SourcePlace};
 #[cfg(feature = "download")]
 pub use install::{ConfigOutcome, Installed, InstalledFile, Installer};
+#[cfg(feature = "download")]
+pub use jobs::{ApplyFile, ApplyRequest, GallerySource, JobBoard, JobStatus, Offer, Phase};
 pub use keys::{KeyWarning, LLAMA_OPTIONS, MODEL_KEYS, Standing};
 pub use model_yaml::{
     DownloadYaml, Flag, FunctionGrammarYaml, FunctionYaml, LimitsYaml, ModelYaml, ParametersYaml, Real, ReasoningYaml,
@@ -51,5 +55,14 @@ pub use names::check_model_name;
 pub use registry::{Catalog, CatalogOptions, ModelEntry, ModelSource, ModelState, Weights};
 pub use scan::Problem;
 pub use summary::{MemoryEstimate, ModelSummary};
-pub use uri::{FileUri, HubFile};
+pub use uri::{FileUri, HubFile, ImageRef, RegistryKind};
 pub use usecase::Usecase;
+
+/// The value of one YAML document as JSON.
+///
+/// # Errors
+/// What is wrong and in which line.
+pub fn yaml_to_json(text: &str) -> Result<serde_json::Value, String> {
+    let node = yaml::parse(text).map_err(|error| format!("line {}: {}", error.line, error.message))?;
+    Ok(node.to_json())
+}

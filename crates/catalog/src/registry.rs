@@ -257,6 +257,27 @@ impl Catalog {
         Snapshot { problems: vec![problem], ..Snapshot::default() }
     }
 
+    /// Files of a model, relative to the models folder: weights with all their parts, projector, draft model, adapters,
+    /// grammar.
+    #[must_use]
+    pub fn files_of(&self, entry: &ModelEntry) -> Vec<PathBuf> {
+        let config = &entry.config;
+        let model = config.model.as_deref().and_then(local_file_name);
+        let others =
+            [config.load.mmproj.clone(), config.load.draft_model.clone(), config.defaults.grammar_file.clone()];
+        let adapters = config.load.loras.iter().map(|(file, _)| file.clone());
+        let mut files: Vec<PathBuf> = Vec::new();
+        for file in model.into_iter().chain(others.into_iter().flatten()).chain(adapters) {
+            let relative = normal(Path::new(&file));
+            let shard = weights::shard_name(&relative);
+            match shard {
+                Some(shard) => files.extend(shard.all().into_iter().map(|name| relative.with_file_name(name))),
+                None => files.push(relative),
+            }
+        }
+        files
+    }
+
     /// Files that configurations refer to, relative to the models folder.
     fn used_files(&self, snapshot: &Snapshot) -> BTreeSet<PathBuf> {
         let files = |from: &Configured| {

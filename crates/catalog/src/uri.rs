@@ -13,6 +13,53 @@ pub enum FileUri {
     Http(String),
     /// `file://` or a path.
     Local(PathBuf),
+    /// `ollama://` or `oci://`: an image of a container registry.
+    Registry(ImageRef),
+}
+
+/// An image of a container registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageRef {
+    /// Whose registry.
+    pub kind: RegistryKind,
+    /// Host and port; empty for Ollama's, whose address is a setting.
+    pub host: String,
+    /// `owner/name`.
+    pub repository: String,
+    /// Tag or digest.
+    pub reference: String,
+}
+
+/// Kinds of container registries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RegistryKind {
+    /// Ollama's.
+    Ollama,
+    /// Any other.
+    Oci,
+}
+
+impl ImageRef {
+    /// `scheme://host[:port]`; a registry of this machine is not encrypted.
+    pub(crate) fn endpoint(&self) -> String {
+        let name = self.host.split(':').next().unwrap_or_default();
+        let is_here = name == "localhost" || name.starts_with("127.");
+        let host = if self.host == "docker.io" { "registry-1.docker.io" } else { self.host.as_str() };
+        format!("{}://{host}", if is_here { "http" } else { "https" })
+    }
+}
+
+impl fmt::Display for ImageRef {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = if self.reference.starts_with("sha256:") { '@' } else { ':' };
+        match self.kind {
+            RegistryKind::Ollama => {
+                let name = self.repository.strip_prefix("library/").unwrap_or(&self.repository);
+                write!(formatter, "ollama://{name}{mark}{}", self.reference)
+            }
+            RegistryKind::Oci => write!(formatter, "oci://{}/{}{mark}{}", self.host, self.repository, self.reference),
+        }
+    }
 }
 
 /// A file of a repository on the model hub.
@@ -39,12 +86,15 @@ impl fmt::Display for FileUri {
             Self::Hub(file) => file.fmt(formatter),
             Self::Http(url) => formatter.write_str(without_query(url)),
             Self::Local(path) => write!(formatter, "file://{}", path.display()),
+            Self::Registry(image) => image.fmt(formatter),
         }
     }
 }
 
 const MAIN: &str = "main";
-const NOT_YET: [&str; 3] = ["ollama", "oci", "ocifile"];
+const NOT_YET: [&str; 1] = ["ocifile"];
+/// Registries whose images may be named without a scheme.
+const REGISTRIES: [&str; 3] = ["quay.io/", "ghcr.io/", "docker.io/"];
 
 impl FileUri {
     /// Reads a URI; `None` when `text` has no scheme (and may be a name or a path).
@@ -55,15 +105,20 @@ impl FileUri {
         if let Some(rest) = text.strip_prefix("github:") {
             return Some(github_url(text, rest.trim_start_matches("//")).map(Self::Http));
         }
+        if REGISTRIES.iter().any(|host| text.starts_with(host)) {
+            return Some(oci_image(text, text));
+        }
         let (scheme, rest) = text.split_once("://")?;
         Some(match scheme.to_ascii_lowercase().as_str() {
             "huggingface" | "hf" => hub_file(text, rest),
             "http" | "https" => Ok(Self::Http(text.to_owned())),
             "file" => Ok(Self::Local(PathBuf::from(rest))),
+            "ollama" => ollama_image(text, rest),
+            "oci" => oci_image(text, rest),
             other if NOT_YET.contains(&other) => {
                 Err(CatalogError::UnsupportedScheme { scheme: other.to_owned(), uri: text.to_owned() })
             }
-            _ => Err(bad(text, "the scheme is not one of huggingface, hf, https, http, file, github")),
+            _ => Err(bad(text, "the scheme is not one of huggingface, hf, https, http, file, github, ollama, oci")),
         })
     }
 
@@ -73,6 +128,14 @@ impl FileUri {
             Self::Hub(file) => file.path.rsplit('/').next().map(str::to_owned),
             Self::Http(url) => without_query(url).rsplit('/').next().map(str::to_owned),
             Self::Local(path) => path.file_name().and_then(|name| name.to_str()).map(str::to_owned),
+            Self::Registry(image) => {
+                let name = image.repository.rsplit('/').next().unwrap_or_default();
+                let reference = image
+                    .reference
+                    .strip_prefix("sha256:")
+                    .map_or(image.reference.as_str(), |hex| &hex[..12.min(hex.len())]);
+                Some(format!("{name}-{reference}.gguf"))
+            }
         };
         let name = name.filter(|name| !name.is_empty()).ok_or_else(|| bad(&self.to_string(), "it names no file"))?;
         names::check("file name", &name)?;
@@ -91,6 +154,44 @@ fn bad(uri: &str, reason: &'static str) -> CatalogError {
 
 fn without_query(url: &str) -> &str {
     url.split(['?', '#']).next().unwrap_or(url)
+}
+
+/// `name[:tag]` or `name@digest`.
+fn image(text: &str, kind: RegistryKind, host: &str, rest: &str) -> Result<FileUri, CatalogError> {
+    let (repository, reference) = match rest.split_once('@') {
+        Some((repository, digest)) => (repository, digest),
+        None => match rest.rsplit_once(':') {
+            Some((repository, tag)) if !tag.contains('/') => (repository, tag),
+            Some(_) | None => (rest, "latest"),
+        },
+    };
+    let is_plain =
+        |part: &str| part.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) && !part.is_empty();
+    let is_reference = reference.strip_prefix("sha256:").map_or(is_plain(reference), is_plain);
+    if !repository.split('/').all(|part| is_plain(part) && part != "..") || !is_reference {
+        return Err(bad(text, "expected name[:tag] or host/owner/name[:tag]"));
+    }
+    let (host, repository, reference) = (host.to_owned(), repository.to_owned(), reference.to_owned());
+    Ok(FileUri::Registry(ImageRef { kind, host, repository, reference }))
+}
+
+fn ollama_image(text: &str, rest: &str) -> Result<FileUri, CatalogError> {
+    let rest = if rest.contains('/') { rest.to_owned() } else { format!("library/{rest}") };
+    image(text, RegistryKind::Ollama, "", &rest)
+}
+
+fn oci_image(text: &str, rest: &str) -> Result<FileUri, CatalogError> {
+    const DOCKER: &str = "docker.io";
+    let (host, name) = match rest.split_once('/') {
+        Some((host, name)) if host.contains(['.', ':']) || host == "localhost" => (host, name.to_owned()),
+        Some(_) => (DOCKER, rest.to_owned()),
+        None => (DOCKER, format!("library/{rest}")),
+    };
+    let is_host = |c: char| c.is_ascii_alphanumeric() || ".-:".contains(c);
+    if !host.chars().all(is_host) {
+        return Err(bad(text, "its host is not a host name"));
+    }
+    image(text, RegistryKind::Oci, host, &name)
 }
 
 fn hub_file(text: &str, rest: &str) -> Result<FileUri, CatalogError> {
@@ -152,23 +253,15 @@ mod tests {
 
     #[test]
     fn bad_uris_are_refused() {
-        for text in [
-            "hf://",
-            "hf://o/r",
-            "hf://o/r/",
-            "hf://o/../f",
-            "hf://o/r/f@",
-            "ollama://a",
-            "oci://a",
-            "ftp://a/b",
-            "github:a/b",
-        ] {
+        for text in
+            ["hf://", "hf://o/r", "hf://o/r/", "hf://o/../f", "hf://o/r/f@", "ocifile:///a", "ftp://a/b", "github:a/b"]
+        {
             assert!(FileUri::parse(text).unwrap().is_err(), "{text}");
         }
         for text in ["https://x.org/", "file:///"] {
             assert!(FileUri::parse(text).unwrap().unwrap().file_name().is_err(), "{text}");
         }
-        let error = FileUri::parse("ollama://gemma").unwrap().unwrap_err();
+        let error = FileUri::parse("ocifile:///a.tar").unwrap().unwrap_err();
         assert!(error.to_string().contains("not supported yet") && error.to_string().contains("huggingface://"));
     }
 }

@@ -1,9 +1,11 @@
 //! Reading request bodies: bounds, encoding, and faults that name their place.
 use axum::body::Body;
-use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderMap, header};
+use axum::extract::{FromRequest, Query, Request};
+use axum::http::{HeaderMap, Uri, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
+use ingle_api::localai::{DetokenizeRequest, ModelRequest, TokenizeRequest};
+use ingle_api::openai::{ChatRequest, CompletionRequest, EditRequest};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
@@ -14,19 +16,72 @@ use crate::state::ServerState;
 /// all and reads the answer instead of a broken connection.
 const DISCARD_FACTOR: u64 = 4;
 
-/// A JSON body as the type `T`.
+/// A JSON body as the type `T`. A model that the query names goes before the one in the body, as in LocalAI.
 pub(crate) struct JsonBody<T>(pub(crate) T);
 
-impl<T: DeserializeOwned> FromRequest<ServerState> for JsonBody<T> {
+/// A JSON body as the type `T`, which names no model.
+pub(crate) struct JsonAny<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> FromRequest<ServerState> for JsonAny<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &ServerState) -> Result<Self, ApiError> {
-        let options = state.options();
-        check_headers(request.headers())?;
-        let read = read_bounded(request, options.body_limit_bytes);
-        let bytes = timeout(options.body_timeout, read).await.map_err(|_| slow_body())??;
-        parse(&bytes).map(Self)
+        read_json(request, state).await.map(Self)
     }
+}
+
+async fn read_json<T: DeserializeOwned>(request: Request, state: &ServerState) -> Result<T, ApiError> {
+    let options = state.options();
+    check_headers(request.headers())?;
+    let read = read_bounded(request, options.body_limit_bytes);
+    let bytes = timeout(options.body_timeout, read).await.map_err(|_| slow_body())??;
+    if bytes.len() > options.text_limit_bytes && bytes.len() - media_bytes(&bytes) > options.text_limit_bytes {
+        return Err(ApiError::body_too_large(options.text_limit_bytes));
+    }
+    parse(&bytes)
+}
+
+/// A body that names a model.
+pub(crate) trait NamesModel {
+    /// The name.
+    fn model(&mut self) -> &mut Option<String>;
+}
+
+macro_rules! names_model {
+    ($($body:ty),*) => { $(impl NamesModel for $body {
+        fn model(&mut self) -> &mut Option<String> {
+            &mut self.model
+        }
+    })* };
+}
+
+names_model!(ChatRequest, CompletionRequest, EditRequest, TokenizeRequest, DetokenizeRequest, ModelRequest);
+
+/// The query parameter `model`.
+pub(crate) fn model_in_query(uri: &Uri) -> Option<String> {
+    // A query that cannot be read names nothing.
+    let query = Query::<ModelRequest>::try_from_uri(uri).ok()?;
+    query.0.model.filter(|name| !name.trim().is_empty())
+}
+
+impl<T: DeserializeOwned + NamesModel> FromRequest<ServerState> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &ServerState) -> Result<Self, ApiError> {
+        let in_query = model_in_query(request.uri());
+        let mut body: T = read_json(request, state).await?;
+        if in_query.is_some() {
+            *body.model() = in_query;
+        }
+        Ok(Self(body))
+    }
+}
+
+/// Bytes of media in base64: long runs of its letters. Prose has blanks.
+fn media_bytes(body: &[u8]) -> usize {
+    const LEAST: usize = 4096;
+    let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_' | b'=');
+    body.split(|byte| !is_letter(byte)).map(<[u8]>::len).filter(|length| *length >= LEAST).sum()
 }
 
 fn slow_body() -> ApiError {

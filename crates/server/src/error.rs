@@ -53,6 +53,23 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, INVALID, Some("invalid_api_key"), message)
     }
 
+    /// 403: a web page of another site asks in its visitor's name.
+    pub fn cross_site() -> Self {
+        let message = "a web page of another site may not do this without a key; send `Authorization: Bearer KEY`, or \
+                       start the server with --disable-csrf";
+        Self::new(StatusCode::FORBIDDEN, INVALID, Some("cross_site_request"), message)
+    }
+
+    /// 429: too many requests of one caller.
+    pub fn too_many_requests(retry_after_secs: u64) -> Self {
+        let message = format!("too many requests; try again in {retry_after_secs} s");
+        let code = Some("rate_limit_exceeded");
+        Self {
+            retry_after_secs: Some(retry_after_secs),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", code, message)
+        }
+    }
+
     /// 403: the model exists and is not served.
     pub fn model_disabled(message: impl Into<String>) -> Self {
         Self {
@@ -67,6 +84,17 @@ impl ApiError {
             param: Some("model".into()),
             ..Self::new(StatusCode::NOT_FOUND, INVALID, Some("model_not_found"), message)
         }
+    }
+
+    /// 404: no such thing.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, INVALID, Some("not_found"), message)
+    }
+
+    /// 501: an endpoint whose engine is not there yet.
+    pub fn not_implemented(path: &str, what: &str) -> Self {
+        let message = format!("{path} belongs to {what}, which is not there yet");
+        Self::new(StatusCode::NOT_IMPLEMENTED, INVALID, Some("not_implemented"), message)
     }
 
     /// 404: no such path.

@@ -10,10 +10,12 @@
 #![forbid(unsafe_code)]
 
 mod aside;
+mod backend;
 mod body;
 mod docs;
 mod error;
 mod fault;
+mod gallery;
 mod layers;
 mod lifecycle;
 mod localai;
@@ -29,7 +31,8 @@ mod state;
 mod tests;
 
 pub use error::ApiError;
-pub use options::{Cors, ServerOptions};
+pub use options::{Cors, Regex, ServerOptions};
 pub use router::router;
+pub use routes::{Endpoint, all_endpoints as endpoints};
 pub use serve::serve;
 pub use state::ServerState;

@@ -1,5 +1,9 @@
 //! How the server behaves.
+use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
+
+pub use regex::Regex;
 
 /// Which web pages of other origins may call the server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -14,12 +18,26 @@ pub enum Cors {
 }
 
 /// Settings of the HTTP side. [`Default`] is an open server with generous limits.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ServerOptions {
-    /// Keys of which a request must carry one; none means that everybody may ask.
+    /// Keys of which a request must carry one; none here and in the file means that everybody may ask.
     pub api_keys: Vec<String>,
+    /// A JSON list of further keys, read again when it changes; need not exist.
+    pub keys_file: Option<PathBuf>,
+    /// Paths that need no key for reading.
+    pub open_to_get: Vec<Regex>,
+    /// May web pages of other sites make requests without a key?
+    pub allow_cross_site: bool,
+    /// Requests a minute that one key, or one address where there are no keys, may send.
+    pub rate_limit: Option<NonZeroU32>,
     /// Largest body of a request. 64 MiB: images travel as base64.
     pub body_limit_bytes: usize,
+    /// Largest body beside media in base64.
+    pub text_limit_bytes: usize,
+    /// Answers of so many bytes and more are compressed for clients that want it; absent is never.
+    pub compress_from_bytes: Option<u16>,
+    /// Address of the server as clients see it, for links; absent is as a request and its proxies say.
+    pub base_url: Option<String>,
     /// Which web pages may call the server.
     pub cors: Cors,
     /// Value of the header `Machine-Tag` on every answer.
@@ -46,7 +64,14 @@ impl Default for ServerOptions {
     fn default() -> Self {
         Self {
             api_keys: Vec::new(),
+            keys_file: None,
+            open_to_get: Vec::new(),
+            allow_cross_site: false,
+            rate_limit: None,
             body_limit_bytes: 64 << 20,
+            text_limit_bytes: 15 << 20,
+            compress_from_bytes: Some(1024),
+            base_url: None,
             cors: Cors::default(),
             machine_tag: None,
             opaque_errors: false,

@@ -9,11 +9,13 @@ use axum::response::Response;
 use tower::Layer;
 use tower::util::MapRequestLayer;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 
 use crate::error::ApiError;
 use crate::layers::{add_headers, cors, hide_errors, normalise, panicked, require_key};
 use crate::metrics::FinishedRequest;
-use crate::routes::endpoints;
+use crate::routes::{Offered, endpoints};
 use crate::state::ServerState;
 
 /// Name of requests that no route matches, in the metrics.
@@ -21,17 +23,27 @@ const UNMATCHED: &str = "unmatched";
 
 /// The whole HTTP surface as a service, without a socket.
 ///
-/// From the outside in: superfluous slashes go; ids and other headers are added; CORS preflights are answered; failures
-/// lose their bodies if the options say so; requests are counted; keys are checked; panics become a 500.
+/// From the outside in: superfluous slashes go; ids and other headers are added; CORS preflights are answered; large
+/// answers are compressed; failures lose their bodies if the options say so; requests are counted; keys, sites and rates
+/// are checked; panics become a 500.
 pub fn router(state: ServerState) -> Router {
     let options = state.options();
-    let mut router = endpoints(options.metrics)
+    let offered = Offered { metrics: options.metrics, jobs: state.jobs().is_some() };
+    let mut router = endpoints(offered)
         .fallback(no_path)
         .method_not_allowed_fallback(no_method)
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(state.clone(), require_key))
         .layer(from_fn_with_state(state.clone(), count))
         .layer(from_fn_with_state(state.clone(), hide_errors));
+    if let Some(least_bytes) = options.compress_from_bytes {
+        // Events and lines must leave at once.
+        let is_worth_it = SizeAbove::new(u64::from(least_bytes))
+            .and(NotForContentType::SSE)
+            .and(NotForContentType::const_new("application/x-ndjson"))
+            .and(NotForContentType::IMAGES);
+        router = router.layer(CompressionLayer::new().compress_when(is_worth_it));
+    }
     if let Some(cors) = cors(&options.cors) {
         router = router.layer(cors);
     }

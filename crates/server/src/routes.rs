@@ -2,13 +2,15 @@
 use axum::Router;
 use axum::routing::{MethodRouter, get, post};
 use ingle_api::localai::{
-    DetokenizeRequest, DetokenizeResponse, NotReady, System, TokenizeRequest, TokenizeResponse, Version,
+    Alias, BackendStatus, CapabilitiesList, DetokenizeRequest, DetokenizeResponse, GalleryInfo, JobStarted, Message,
+    ModelRequest, ModelsLoaded, NotReady, OfferedModel, System, TokenizeRequest, TokenizeResponse, Version,
 };
-use ingle_api::openai::{ChatCompletion, ChatRequest, Completion, CompletionRequest, Model, ModelList};
+use ingle_api::openai::{ChatCompletion, ChatRequest, Completion, CompletionRequest, EditRequest, Model, ModelList};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
+use crate::error::ApiError;
 use crate::state::ServerState;
-use crate::{docs, localai, openai};
+use crate::{backend, docs, gallery, localai, openai};
 
 /// Makes the schema of a type.
 pub(crate) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
@@ -60,6 +62,8 @@ fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
 pub(crate) fn routes() -> Vec<Route> {
     let mut routes = text_routes();
     routes.extend(model_routes());
+    routes.extend(gallery_routes());
+    routes.extend(planned_routes());
     routes.extend(system_routes());
     routes
 }
@@ -97,6 +101,16 @@ fn text_routes() -> Vec<Route> {
             handler: post(openai::engine_completions),
         },
         Route {
+            path: "/v1/edits",
+            aliases: &["/edits"],
+            verb: Verb::Post,
+            summary: "Changes a text as an instruction says",
+            request: Some(schema::<EditRequest>),
+            example: Some(r#"{"input": "Teh cat", "instruction": "Fix the spelling."}"#),
+            answer: Answer::Json(schema::<Completion>),
+            handler: post(openai::edits),
+        },
+        Route {
             path: "/v1/tokenize",
             aliases: &["/tokenize"],
             verb: Verb::Post,
@@ -120,7 +134,59 @@ fn text_routes() -> Vec<Route> {
 }
 
 fn model_routes() -> Vec<Route> {
+    const MODEL: &str = r#"{"model": "NAME"}"#;
     vec![
+        read(
+            "/v1/models/capabilities",
+            &["/models/capabilities"],
+            "Lists the models and what they can do",
+            Answer::Json(schema::<CapabilitiesList>),
+            get(backend::capabilities),
+        ),
+        read(
+            "/api/aliases",
+            &[],
+            "Lists the other names of models",
+            Answer::Json(schema::<Vec<Alias>>),
+            get(backend::aliases),
+        ),
+        read(
+            "/backend/monitor",
+            &["/v1/backend/monitor"],
+            "State and memory of the model that the query `model` names",
+            Answer::Json(schema::<BackendStatus>),
+            get(backend::monitor),
+        ),
+        Route {
+            path: "/backend/load",
+            aliases: &["/v1/backend/load"],
+            verb: Verb::Post,
+            summary: "Brings a model into memory",
+            request: Some(schema::<ModelRequest>),
+            example: Some(MODEL),
+            answer: Answer::Json(schema::<ModelsLoaded>),
+            handler: post(backend::load),
+        },
+        Route {
+            path: "/backend/shutdown",
+            aliases: &["/v1/backend/shutdown"],
+            verb: Verb::Post,
+            summary: "Takes a model out of memory; its running answers go on to their end",
+            request: Some(schema::<ModelRequest>),
+            example: Some(MODEL),
+            answer: Answer::Json(schema::<Message>),
+            handler: post(backend::shutdown),
+        },
+        Route {
+            path: "/models/reload",
+            aliases: &[],
+            verb: Verb::Post,
+            summary: "Reads the model configurations again",
+            request: None,
+            example: None,
+            answer: Answer::Json(schema::<Message>),
+            handler: post(backend::reload),
+        },
         read(
             "/v1/models",
             &["/models"],
@@ -135,6 +201,91 @@ fn model_routes() -> Vec<Route> {
             Answer::Json(schema::<Model>),
             get(openai::models::get),
         ),
+    ]
+}
+
+/// Routes that are there only where the server installs models.
+fn gallery_routes() -> Vec<Route> {
+    let write = |path, summary, example, handler| Route {
+        path,
+        aliases: &[],
+        verb: Verb::Post,
+        summary,
+        request: None,
+        example,
+        answer: Answer::Json(schema::<JobStarted>),
+        handler,
+    };
+    let of_jobs = Answer::Text("application/json");
+    vec![
+        read(
+            "/models/available",
+            &[],
+            "Models that can be installed",
+            Answer::Json(schema::<Vec<OfferedModel>>),
+            get(gallery::available),
+        ),
+        read(
+            "/models/galleries",
+            &[],
+            "Where they come from",
+            Answer::Json(schema::<Vec<GalleryInfo>>),
+            get(gallery::galleries),
+        ),
+        read("/models/jobs", &[], "Installations and their states", of_jobs, get(gallery::jobs)),
+        Route {
+            handler: get(gallery::job).delete(gallery::cancel),
+            ..read("/models/jobs/{uuid}", &[], "One installation; DELETE ends it", of_jobs, get(gallery::job))
+        },
+        write(
+            "/models/apply",
+            "Begins to install a model: by `id` of a gallery, `url`, or `config_file` and `files`",
+            Some(r#"{"id": "smollm2-135m-instruct"}"#),
+            post(gallery::apply),
+        ),
+        write(
+            "/models/import-uri",
+            "Begins to install a model file",
+            Some(r#"{"uri": "huggingface://owner/repository/model.gguf"}"#),
+            post(gallery::import_uri),
+        ),
+        write("/models/delete/{*name}", "Begins to delete a model", None, post(gallery::delete)),
+        Route {
+            answer: Answer::Json(schema::<Message>),
+            ..write("/models/jobs/{uuid}/cancel", "Ends an installation", None, post(gallery::cancel))
+        },
+    ]
+}
+
+/// LocalAI's endpoints whose engines are not there yet: they answer 501.
+fn planned_routes() -> Vec<Route> {
+    let planned = |path, aliases, what: &'static str| Route {
+        path,
+        aliases,
+        verb: Verb::Post,
+        summary: "Planned; answers 501",
+        request: None,
+        example: None,
+        answer: Answer::Empty,
+        handler: post(move |uri: axum::http::Uri| async move { ApiError::not_implemented(uri.path(), what) }),
+    };
+    const IMAGES: &str = "image generation";
+    const SPEECH: &str = "speech";
+    const EMBEDDINGS: &str = "embeddings and reranking";
+    vec![
+        planned("/v1/embeddings", &["/embeddings"], EMBEDDINGS),
+        planned("/v1/engines/{model}/embeddings", &["/engines/{model}/embeddings"], EMBEDDINGS),
+        planned("/v1/rerank", &["/rerank"], EMBEDDINGS),
+        planned("/v1/images/generations", &["/images/generations"], IMAGES),
+        planned("/v1/images/inpainting", &["/images/inpainting"], IMAGES),
+        planned("/v1/images/upscale", &["/images/upscale"], IMAGES),
+        planned("/v1/images/edits", &["/images/edits"], IMAGES),
+        planned("/v1/images/variations", &["/images/variations"], IMAGES),
+        planned("/v1/audio/transcriptions", &["/audio/transcriptions"], SPEECH),
+        planned("/v1/audio/translations", &["/audio/translations"], SPEECH),
+        planned("/v1/audio/speech", &["/audio/speech", "/tts"], SPEECH),
+        planned("/v1/text-to-speech/{voice}", &[], SPEECH),
+        planned("/v1/vad", &["/vad"], SPEECH),
     ]
 }
 
@@ -173,11 +324,44 @@ fn read(
     Route { path, aliases, verb: Verb::Get, summary, request: None, example: None, answer, handler }
 }
 
+/// An endpoint as the router knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// `GET` or `POST`.
+    pub method: &'static str,
+    /// Its path, parameters in braces.
+    pub path: String,
+    /// Does it answer 501?
+    pub is_planned: bool,
+}
+
+/// Every endpoint, other paths of the same one apart.
+pub fn all_endpoints() -> Vec<Endpoint> {
+    let planned: Vec<&str> = planned_routes().iter().map(|route| route.path).collect();
+    let of = |route: &Route| {
+        let method = if route.verb == Verb::Get { "GET" } else { "POST" };
+        let is_planned = planned.contains(&route.path);
+        let paths = std::iter::once(&route.path).chain(route.aliases);
+        paths.map(|path| Endpoint { method, path: (*path).to_owned(), is_planned }).collect::<Vec<_>>()
+    };
+    routes().iter().flat_map(of).collect()
+}
+
+/// Which endpoints there are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Offered {
+    /// `/metrics`.
+    pub(crate) metrics: bool,
+    /// Those that install and delete models.
+    pub(crate) jobs: bool,
+}
+
 /// A router of all endpoints, without anything in front.
-pub(crate) fn endpoints(with_metrics: bool) -> Router<ServerState> {
+pub(crate) fn endpoints(offered: Offered) -> Router<ServerState> {
     let mut router = Router::new();
+    let of_jobs: Vec<&str> = gallery_routes().iter().map(|route| route.path).collect();
     for route in routes() {
-        if route.path == "/metrics" && !with_metrics {
+        if (route.path == "/metrics" && !offered.metrics) || (of_jobs.contains(&route.path) && !offered.jobs) {
             continue;
         }
         for alias in route.aliases {

@@ -1,9 +1,12 @@
 //! From a listener to connections, and their orderly end.
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -11,10 +14,15 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
+use tower::util::MapRequest;
 
 use crate::lifecycle::Stage;
 use crate::router;
 use crate::state::ServerState;
+
+/// Who a request comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
 
 /// How long connections may take to send their last bytes after everything was cancelled.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -36,7 +44,7 @@ where
 {
     tracing::info!(address = %listener.local_addr()?, "listening");
     let connections = GracefulShutdown::new();
-    let service = TowerToHyperService::new(router(state.clone()));
+    let service = router(state.clone());
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(state.options().header_timeout);
     let mut shutdown = pin!(shutdown);
@@ -47,11 +55,15 @@ where
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 let mut stream = TimeoutStream::new(without_delay(stream));
                 stream.set_write_timeout(Some(STALLED));
                 let io = TokioIo::new(Box::pin(stream));
-                let connection = connections.watch(builder.serve_connection(io, service.clone()));
+                let named = MapRequest::new(service.clone(), move |mut request: Request<Incoming>| {
+                    request.extensions_mut().insert(Peer(peer));
+                    request
+                });
+                let connection = connections.watch(builder.serve_connection(io, TowerToHyperService::new(named)));
                 tokio::spawn(async move {
                     if let Err(error) = connection.await {
                         tracing::debug!(%error, "a connection ended early");

@@ -130,6 +130,7 @@ fn find(args: &ChatArgs) -> anyhow::Result<(Runtime, Option<String>)> {
         models_path: args.folder.models_path.clone(),
         config_file: args.folder.models_config_file.clone(),
         defaults: args.load.defaults(),
+        residency: ingle::ResidencyOptions::default(),
     };
     let runtime = setup.runtime()?;
     let downloads = Downloads::new(Arc::default());

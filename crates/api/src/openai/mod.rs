@@ -18,7 +18,8 @@ pub use error::{ErrorBody, ErrorEnvelope};
 pub use logprobs::{ChatLogprobs, CompletionLogprobs, TokenLogprob, TopLogprob};
 pub use models::{Model, ModelList};
 pub use request::{
-    ChatRequest, CompletionRequest, LogitBias, LogprobsRequest, SamplingFields, StopSequences, StreamOptions,
+    ChatRequest, CompletionRequest, EditRequest, LogitBias, LogprobsRequest, SamplingFields, StopSequences,
+    StreamOptions,
 };
 pub use response::{
     AssistantMessage, ChatChoice, ChatChunk, ChatChunkChoice, ChatCompletion, ChatDelta, FinishReason, FormReport,

@@ -281,3 +281,15 @@ text_request! {
         pub best_of: Option<i64>,
     }
 }
+
+text_request! {
+    /// The body of `POST /v1/edits`.
+    pub struct EditRequest {
+        /// Which model answers; absent, the server's first one that can.
+        pub model: Option<String>,
+        /// The text to change, or several.
+        pub input: Option<Prompt>,
+        /// What to do with it.
+        pub instruction: Option<String>,
+    }
+}

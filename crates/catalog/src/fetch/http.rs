@@ -1,13 +1,15 @@
 //! Downloads over HTTP: resumes, follows redirects without giving the token away, and knows what is worth a retry.
 
+use super::addresses::PublicOnly;
 use super::settings::HttpSettings;
-use super::{Event, Job, disk};
+use super::{Event, Job, Reach, disk};
 use crate::{CatalogError, Retry};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::thread;
 use std::time::Duration;
 use ureq::http::{HeaderMap, Response};
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body};
 
 const MAX_REDIRECTS: usize = 10;
@@ -19,7 +21,18 @@ const BLOCK_BYTES: usize = 256 << 10;
 #[derive(Debug, Clone)]
 pub(super) struct Http {
     agent: Agent,
+    /// Does not talk to the machine's own networks.
+    guarded: Agent,
     settings: HttpSettings,
+}
+
+/// A short answer, whatever its status.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub status: u16,
+    pub text: String,
+    /// `WWW-Authenticate`.
+    pub challenge: Option<String>,
 }
 
 /// What the server says about the file on the way to it.
@@ -35,7 +48,7 @@ pub(super) struct Declared {
 
 impl Http {
     pub fn new(settings: HttpSettings) -> Self {
-        let agent = Agent::config_builder()
+        let config = Agent::config_builder()
             .user_agent(concat!("ingle/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
             .http_status_as_error(false)
@@ -45,9 +58,30 @@ impl Http {
             .timeout_connect(Some(settings.connect_timeout))
             .timeout_recv_response(Some(settings.stall_timeout))
             .timeout_per_read(Some(settings.stall_timeout))
-            .build()
-            .new_agent();
-        Self { agent, settings }
+            .build();
+        let guarded = Agent::with_parts(config.clone(), DefaultConnector::default(), PublicOnly);
+        Self { agent: config.new_agent(), guarded, settings }
+    }
+
+    /// The same, within `reach`.
+    pub fn reaching(&self, reach: Reach) -> Self {
+        match reach {
+            Reach::Anywhere => self.clone(),
+            Reach::PublicOnly => Self { agent: self.guarded.clone(), ..self.clone() },
+        }
+    }
+
+    /// A short answer to a request that wants one of these media types.
+    pub fn get_reply(&self, url: &str, token: Option<&str>, accept: &str) -> Result<Reply, CatalogError> {
+        let mut request = self.agent.get(url).header("accept", accept);
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let response = request.call().map_err(|error| transport(url, &error))?;
+        let status = response.status().as_u16();
+        let challenge = header(response.headers(), "www-authenticate").map(str::to_owned);
+        let text = response.into_body().into_with_config().limit(MAX_TEXT_BYTES).read_to_string();
+        Ok(Reply { status, text: text.map_err(|error| transport(url, &error))?, challenge })
     }
 
     /// A text of at most 4 MiB.

@@ -13,6 +13,8 @@ pub struct FetchSettings {
     pub cache_root: PathBuf,
     /// The model hub.
     pub hub: HubSettings,
+    /// Address of the registry behind `ollama://`; `INGLE_OLLAMA_REGISTRY`.
+    pub ollama_registry: String,
     /// Python packages.
     pub pip: PipSettings,
     /// Time-outs and tries.
@@ -93,6 +95,7 @@ impl FetchSettings {
         Ok(Self {
             cache_root: cache_root.ok_or(CatalogError::NoCacheFolder)?,
             hub: HubSettings::from_variables(&set, hub_home),
+            ollama_registry: set("INGLE_OLLAMA_REGISTRY").unwrap_or_else(|| "https://registry.ollama.ai".to_owned()),
             pip: PipSettings::default(),
             http: HttpSettings::default(),
             space: Arc::new(DiskSpace),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+mod images;
 pub(crate) mod server;
 mod wheels;
 
@@ -38,7 +39,8 @@ impl Bench {
     }
 }
 
-pub(crate) const POLICY: FetchPolicy = FetchPolicy { pip: PipUse::LastResort, local_files: LocalFiles::Allow };
+pub(crate) const POLICY: FetchPolicy =
+    FetchPolicy { pip: PipUse::LastResort, local_files: LocalFiles::Allow, reach: Reach::Anywhere };
 
 pub(crate) fn body() -> Vec<u8> {
     (0..1_000_003u32).map(|byte| (byte.wrapping_mul(2_654_435_761) >> 24) as u8).collect()

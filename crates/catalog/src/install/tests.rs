@@ -93,8 +93,8 @@ fn what_cannot_be_installed_says_why() {
     fs::write(&text, "hello").unwrap();
     for (what, message) in [
         ("nothing", "smollm2-135m-instruct"),
-        ("ollama://gemma:2b", "not supported yet"),
-        ("oci://quay.io/a", "not supported yet"),
+        ("ocifile:///a.tar", "not supported yet"),
+        ("oci://h org/a", "expected name"),
         ("https://x.org/model.bin", ".gguf"),
         ("hf://o/r", "huggingface://owner/repo/file"),
         ("/no/such/file.gguf", "neither a gallery entry"),

@@ -1,11 +1,11 @@
-//! API keys.
+//! Who may ask: API keys, how often, and web pages of other sites.
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use subtle::{Choice, ConstantTimeEq};
 
 use crate::error::ApiError;
+use crate::serve::Peer;
 use crate::state::ServerState;
 
 /// Headers whose whole value is a key.
@@ -15,33 +15,67 @@ const KEY_HEADERS: [&str; 3] = ["x-api-key", "xi-api-key", "api-key"];
 const PUBLIC: [&str; 2] = ["/healthz", "/readyz"];
 const PUBLIC_TREE: &str = "/swagger";
 
+/// Callers whose rates are remembered before the list is looked through.
+const MOST_CALLERS: usize = 10_000;
+
+/// What browsers say about where a request comes from.
+const FETCH_SITE: &str = "sec-fetch-site";
+
 /// Lets a request pass when no keys are set, its path is public, or it carries one of the keys.
 ///
 /// Decided before a byte of the body is read.
 pub(crate) async fn require_key(State(state): State<ServerState>, request: Request, next: Next) -> Response {
-    let keys = &state.options().api_keys;
-    let is_open = keys.is_empty() || is_public(request.uri().path()) || request.method() == Method::OPTIONS;
-    if is_open || is_known(keys, request.headers()) {
-        next.run(request).await
-    } else {
-        ApiError::unauthorized().into_response()
+    let keys = state.keys();
+    let path = request.uri().path();
+    let is_free = is_public(path) || request.method() == Method::OPTIONS || is_exempt(&state, &request);
+    if !is_free && !keys.is_open() && !keys.knows(&given_keys(request.headers())) {
+        return ApiError::unauthorized().into_response();
     }
+    if !state.options().allow_cross_site && is_cross_site(&request) {
+        return ApiError::cross_site().into_response();
+    }
+    if !is_free && let Some(wait_secs) = over_rate(&state, &request) {
+        return ApiError::too_many_requests(wait_secs).into_response();
+    }
+    next.run(request).await
+}
+
+/// Reading requests on paths that the options exempt.
+fn is_exempt(state: &ServerState, request: &Request) -> bool {
+    let is_reading = [Method::GET, Method::HEAD].contains(request.method());
+    is_reading && state.options().open_to_get.iter().any(|pattern| pattern.is_match(request.uri().path()))
+}
+
+/// Does a web page of another site make a request that changes or costs something, without a key of its own? A page
+/// cannot add a header that its visitor does not have; without one, it uses nothing but the visitor's network.
+fn is_cross_site(request: &Request) -> bool {
+    let is_safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
+    let site = request.headers().get(FETCH_SITE).map(|value| value.as_bytes());
+    let headers = request.headers();
+    let has_key =
+        headers.contains_key(header::AUTHORIZATION) || KEY_HEADERS.iter().any(|name| headers.contains_key(*name));
+    !is_safe && site == Some(b"cross-site") && !has_key
+}
+
+/// Seconds to wait, for a caller that has sent too many requests.
+fn over_rate(state: &ServerState, request: &Request) -> Option<u64> {
+    let limiter = state.rate_limiter()?;
+    let caller = match given_keys(request.headers()).first() {
+        Some(key) if !state.keys().is_open() => key.to_vec(),
+        _ => request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_string().into_bytes()).unwrap_or_default(),
+    };
+    // Callers that have not come back for a while are forgotten.
+    if limiter.len() > MOST_CALLERS {
+        limiter.retain_recent();
+    }
+    let clock = governor::clock::DefaultClock::default();
+    let refused = limiter.check_key(&caller).err()?;
+    Some(refused.wait_time_from(governor::clock::Clock::now(&clock)).as_secs() + 1)
 }
 
 fn is_public(path: &str) -> bool {
     let in_tree = path.strip_prefix(PUBLIC_TREE).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     PUBLIC.contains(&path) || in_tree
-}
-
-/// Every given key is compared with every set one, so that the time tells nothing.
-fn is_known(keys: &[String], headers: &HeaderMap) -> bool {
-    let mut found = Choice::from(0);
-    for given in given_keys(headers) {
-        for key in keys {
-            found |= key.as_bytes().ct_eq(given);
-        }
-    }
-    found.into()
 }
 
 fn given_keys(headers: &HeaderMap) -> Vec<&[u8]> {
@@ -66,13 +100,15 @@ fn bearer(value: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_known, is_public};
+    use super::{given_keys, is_public};
+    use crate::layers::KeyRing;
     use axum::http::HeaderMap;
 
     fn check(name: &'static str, value: &str, expected: bool) {
         let mut headers = HeaderMap::new();
         headers.insert(name, value.parse().expect("a header value"));
-        assert_eq!(is_known(&["k1".into(), "secret".into()], &headers), expected, "{name}: {value}");
+        let keys = KeyRing::new(vec!["k1".into(), "secret".into()], None);
+        assert_eq!(keys.knows(&given_keys(&headers)), expected, "{name}: {value}");
     }
 
     #[test]

@@ -12,6 +12,10 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 const MACHINE_TAG: HeaderName = HeaderName::from_static("machine-tag");
 
+/// Pages of this server use nothing but their own scripts and styles.
+const CONTENT_POLICY: &str = "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; \
+                              img-src 'self' data:; frame-ancestors 'self'";
+
 /// Longest id of a caller that is echoed.
 const MAX_ID_BYTES: usize = 128;
 
@@ -25,6 +29,9 @@ pub(crate) async fn add_headers(State(state): State<ServerState>, request: Reque
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, request_id);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_POLICY));
     if let Some(id) = correlation_id {
         headers.insert(CORRELATION_ID, id);
     }

@@ -1,10 +1,12 @@
 //! What stands in front of every endpoint, from the outside in: path, request id, panic, CORS, key.
 mod auth;
 mod headers;
+mod keys;
 mod path;
 
 pub(crate) use auth::require_key;
 pub(crate) use headers::{add_headers, hide_errors};
+pub(crate) use keys::KeyRing;
 pub(crate) use path::normalise;
 
 use std::any::Any;

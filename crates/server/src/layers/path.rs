@@ -1,12 +1,22 @@
-//! Sloppy base URLs: doubled and trailing slashes.
+//! Sloppy base URLs: doubled and trailing slashes; and the prefix under which a proxy shows this server.
 use axum::http::{Request, Uri, uri::PathAndQuery};
 
 /// Paths below this hold a model's id, which may hold `//` itself (`huggingface://…`).
 const IDS: &str = "/models/";
 
-/// Removes trailing slashes and doubles from a request's path.
+/// Where a proxy tells the prefix that it may have left in the path.
+const PREFIX: &str = "x-forwarded-prefix";
+
+/// Removes a proxy's prefix, trailing slashes and doubles from a request's path.
 pub(crate) fn normalise<B>(mut request: Request<B>) -> Request<B> {
-    if let Some(path) = cleaned(request.uri().path()) {
+    let prefix = request.headers().get(PREFIX).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let prefix = prefix.trim().trim_end_matches('/');
+    let path = request.uri().path();
+    let inner =
+        path.strip_prefix(prefix).filter(|rest| !prefix.is_empty() && (rest.is_empty() || rest.starts_with('/')));
+    let inner = inner.map(|rest| if rest.is_empty() { "/" } else { rest });
+    let changed = cleaned(inner.unwrap_or(path)).or_else(|| inner.map(str::to_owned));
+    if let Some(path) = changed {
         let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
         let mut parts = request.uri().clone().into_parts();
         // A path that was valid with more slashes is valid with fewer; if not, the original one is kept.
@@ -61,6 +71,18 @@ mod tests {
             let request = Request::builder().uri(format!("http://host{path}")).body(()).expect("a valid path");
             let cleaned = normalise(request);
             assert_eq!(cleaned.uri().path_and_query().map(|path| path.as_str()), Some(expected), "{path}");
+        }
+        for (prefix, path, expected) in [
+            ("/ai", "/ai/v1/models", "/v1/models"),
+            ("/ai/", "/ai/v1/models/?x=1", "/v1/models?x=1"),
+            ("/ai", "/ai", "/"),
+            ("/ai", "/aim", "/aim"),
+            ("/ai", "/v1/models", "/v1/models"),
+            ("", "/v1/models", "/v1/models"),
+        ] {
+            let request = Request::builder().uri(path).header("x-forwarded-prefix", prefix);
+            let cleaned = normalise(request.body(()).expect("a valid path"));
+            assert_eq!(cleaned.uri().path_and_query().map(|path| path.as_str()), Some(expected), "{prefix} {path}");
         }
     }
 }

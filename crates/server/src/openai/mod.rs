@@ -3,6 +3,7 @@ mod chat;
 mod completions;
 mod conversation;
 mod drive;
+mod edits;
 mod form;
 mod logprobs;
 pub(crate) mod models;
@@ -12,6 +13,7 @@ mod usage;
 
 pub(crate) use chat::chat;
 pub(crate) use completions::{completions, engine_completions};
+pub(crate) use edits::edits;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -25,8 +25,10 @@ async fn every_documented_endpoint_is_routed() {
             let path = path.replace("{id}", "m").replace("{model}", "m");
             let request = Request::builder().method(method).uri(&path).body(Body::empty()).expect("a request");
             let answered = server.send(request).await;
-            let code = answered.status;
-            assert!(code != StatusCode::NOT_FOUND && code != StatusCode::METHOD_NOT_ALLOWED, "{verb} {path}: {code}");
+            let (code, text) = (answered.status, answered.text());
+            // An endpoint may find nothing; the router may not.
+            let is_routed = code != StatusCode::METHOD_NOT_ALLOWED && !text.contains("nothing is at");
+            assert!(is_routed, "{verb} {path}: {code} {text}");
         }
     }
 }

@@ -1,9 +1,11 @@
 //! The router over a real runtime and a fake backend.
+mod borders;
 mod client;
 mod endpoints;
 mod faults;
 mod golden;
 mod lifecycle;
+mod management;
 mod streams;
 
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use ingle_engine::fake::{Answers, FakeBackend};
 use ingle_engine::{Device, DeviceKind};
-use ingle_runtime::catalog::{Catalog, CatalogOptions};
+use ingle_runtime::catalog::{Catalog, CatalogOptions, FetchSettings, Fetcher, JobBoard};
 use ingle_runtime::{Hardware, LoadDefaults, ResidencyOptions, Runtime, RuntimeConfig};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -99,7 +101,9 @@ impl Setup {
             defaults: LoadDefaults::default(),
             residency: ResidencyOptions::default(),
         });
-        let state = ServerState::new(runtime, self.options);
+        let fetcher = Fetcher::new(FetchSettings::from_env().expect("a cache folder"));
+        let jobs = JobBoard::open(models.path(), fetcher, Vec::new(), false);
+        let state = ServerState::new(runtime, self.options).with_jobs(jobs);
         Server { router: router(state.clone()), state, _models: models }
     }
 }
