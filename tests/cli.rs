@@ -71,7 +71,7 @@ fn failures_have_status_1_and_say_what_to_change() {
     let cases: [(&[&str], &[&str]); 11] = [
         (&["models", "show", "nobody", "--models-path", folder], &["nobody"]),
         (&["models", "install", "nobody", "--models-path", folder], &["nobody", "smollm2-135m-instruct"]),
-        (&["models", "install", "ollama://x", "--models-path", folder], &["ollama", "huggingface://"]),
+        (&["models", "install", "ocifile:///x", "--models-path", folder], &["ocifile", "huggingface://"]),
         (&["chat", "nobody", "--models-path", folder], &["standard input is empty"]),
         (&["models", "list", "--models-path", "no/such/folder"], &["no/such/folder", "--models-path"]),
         (&["run", "--address", "127.0.0.1:0", "--models-path", file], &[file, "--models-path"]),

@@ -11,6 +11,7 @@ use ingle_engine::{
 
 use crate::fault::FaultDomain;
 use crate::ffi::{self, guarded, sys};
+use crate::gate::Seat;
 use crate::log;
 use crate::lora;
 use crate::model::{Model, load_error, option_error, or_unknown};
@@ -30,6 +31,9 @@ pub struct LlamaDecoder {
     /// Sequences of the current step and the length each had before it.
     lengths: Vec<(SeqId, usize)>,
     pool: ThreadPool,
+    n_threads: usize,
+    /// Cores for a step; not asked for while the model is loaded.
+    seat: Option<Arc<Seat>>,
     faults: FaultDomain,
     _model: Arc<Model>,
 }
@@ -133,6 +137,8 @@ impl LlamaDecoder {
             has_row: Vec::new(),
             lengths: Vec::new(),
             pool,
+            n_threads: gate_threads(plan, n_threads, &model),
+            seat: None,
             faults: faults.clone(),
             _model: model,
         })
@@ -153,8 +159,14 @@ impl LlamaDecoder {
 
     /// Faults are reported to `reporter` from now on, and the calling thread becomes the engine's.
     pub fn adopt(&mut self, reporter: FaultReporter) {
-        self.faults.set_sink(Box::new(move |reason| reporter.report(reason)));
+        let seat = Arc::new(Seat::new());
+        let dying = Arc::clone(&seat);
+        self.faults.set_sink(Box::new(move |reason| {
+            dying.leave();
+            reporter.report(reason);
+        }));
         self.faults.adopt_thread();
+        self.seat = Some(seat);
     }
 
     /// Runs `job` once on each compute thread, with the thread's number; number 0 is the calling thread. `job` must
@@ -163,7 +175,12 @@ impl LlamaDecoder {
     /// # Errors
     /// [`EngineError::Decode`] when the threads cannot run it.
     pub fn for_each_thread(&mut self, job: &(dyn Fn(usize) + Sync)) -> Result<(), EngineError> {
-        self.pool.for_each(job).map_err(|reason| EngineError::Decode { reason })
+        let (pool, n_threads) = (&mut self.pool, self.n_threads);
+        let done = match &self.seat {
+            Some(seat) => seat.with_cores(n_threads, || pool.for_each(job)),
+            None => pool.for_each(job),
+        };
+        done.map_err(|reason| EngineError::Decode { reason })
     }
 
     /// Refuses what C++ would answer with an abort or an unspecific error, and notes the lengths of the sequences.
@@ -259,7 +276,11 @@ impl Decoder for LlamaDecoder {
             ffi::llama_synchronize(context);
             status
         };
-        let (result, complaints) = log::capture(|| guarded(decode));
+        let step = || log::capture(|| guarded(decode));
+        let (result, complaints) = match &self.seat {
+            Some(seat) => seat.with_cores(self.n_threads, step),
+            None => step(),
+        };
         let error = match result {
             Ok(0) => {
                 self.has_row.extend(batch.iter().map(|entry| entry.wants_row));
@@ -362,6 +383,11 @@ impl Decoder for LlamaDecoder {
         let first = unsafe { sys::llama_memory_seq_pos_min(self.context.memory(), seq as i32) };
         usize::try_from(first).unwrap_or(0)
     }
+}
+
+/// Threads that compute during a step: one where the whole model is on the GPU.
+fn gate_threads(plan: &Plan, n_threads: usize, model: &Model) -> usize {
+    if plan.n_gpu_layers > model.n_layers() { 1 } else { n_threads }
 }
 
 fn context_params(options: &LoadOptions, plan: &Plan) -> Result<sys::llama_context_params, EngineError> {

@@ -14,6 +14,7 @@ mod backend;
 mod decoder;
 mod fault;
 mod ffi;
+mod gate;
 mod header;
 mod log;
 mod lora;

@@ -79,6 +79,12 @@ impl Model {
         usize::try_from(window).ok().filter(|&window| window > 0)
     }
 
+    /// Layers, the output matrix not counted.
+    pub(crate) fn n_layers(&self) -> u32 {
+        // SAFETY: the model is alive.
+        u32::try_from(unsafe { sys::llama_model_n_layer(self.as_ptr()) }).unwrap_or(0)
+    }
+
     /// Does any layer keep a state that cannot be cut?
     pub(crate) fn has_recurrent_state(&self) -> bool {
         // SAFETY: the model is alive.
