@@ -26,7 +26,11 @@ pub(super) fn open(folder: &FolderArgs) -> anyhow::Result<Catalog> {
 
 /// An installer into a folder, with the settings of the environment.
 pub(super) fn installer(models_path: &Path) -> anyhow::Result<Installer> {
-    Ok(Installer::new(models_path, Fetcher::new(FetchSettings::from_env()?)))
+    let hardware = ingle::hardware_in_use();
+    let gpu_bytes: u64 = hardware.gpus().map(|gpu| gpu.total_bytes).sum();
+    // A model that is wholly on the GPUs is several times faster, so these decide where there are any.
+    let memory_bytes = if gpu_bytes > 0 { gpu_bytes } else { hardware.cpu().map_or(0, |cpu| cpu.free_bytes) };
+    Ok(Installer::new(models_path, Fetcher::new(FetchSettings::from_env()?)).with_memory(memory_bytes))
 }
 
 /// The name under which the catalog knows `what`, after installing it if it is not in the folder.
@@ -58,8 +62,10 @@ pub(super) fn locate(
 
 fn unknown(catalog: &Catalog, what: &str, names: &[String], gallery: &[String]) -> anyhow::Error {
     let list = |names: &[String]| if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+    let all: Vec<String> = names.iter().chain(gallery).cloned().collect();
     anyhow!(
-        "there is no model {what:?}: the folder {} has {}; the gallery has {}; and it is no URI and no file",
+        "there is no model {what:?}{}: the folder {} has {}; the gallery has {}; and it is no URI and no file",
+        ingle::catalog::meant(what, &all).replace(": is", ", is"),
         catalog.models_path().display(),
         list(names),
         list(gallery)

@@ -46,6 +46,7 @@ impl Progress for Downloads {
             Event::Waiting { file } => {
                 shown.say(&format!("{file} is being fetched by another process; waiting for it"))
             }
+            Event::Chosen { file, reason } => shown.say(&format!("{file}: {reason}")),
             Event::RunningPip { packages } => shown.say(&format!("running pip download {packages}")),
             Event::Retrying { file, error, wait } => {
                 shown.say(&format!("{file}: {error}; trying again in {} s", wait.as_secs()));

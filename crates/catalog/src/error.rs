@@ -17,7 +17,7 @@ pub enum CatalogError {
         source: io::Error,
     },
     /// No model of this name.
-    #[error("model {name:?} does not exist; {}", suggestion(known))]
+    #[error("model {name:?} does not exist{}; {}", meant(name, known), suggestion(known))]
     NotFound {
         /// The name asked for.
         name: String,
@@ -87,7 +87,7 @@ pub enum CatalogError {
         message: String,
     },
     /// What to install is neither in a gallery nor a URI we know.
-    #[error("{what:?} is neither a gallery entry, a URI nor a file; {}", suggestion(known))]
+    #[error("{what:?} is neither a gallery entry, a URI nor a file{}; {}", meant(what, known), suggestion(known))]
     UnknownInstall {
         /// The text as given.
         what: String,
@@ -265,6 +265,16 @@ pub struct Attempt {
     /// Why it did not work.
     #[source]
     pub error: Box<CatalogError>,
+}
+
+/// `: is X meant?` for a name that is near `name`.
+pub fn meant(name: &str, known: &[String]) -> String {
+    let lower = name.to_lowercase();
+    let near = known.iter().map(|known| (strsim::osa_distance(&lower, &known.to_lowercase()), known)).min();
+    match near {
+        Some((distance, near)) if distance <= 2 + lower.chars().count() / 6 => format!(": is {near:?} meant?"),
+        _ => String::new(),
+    }
 }
 
 fn suggestion(known: &[String]) -> String {

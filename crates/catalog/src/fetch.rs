@@ -12,6 +12,7 @@ mod settings;
 pub use addresses::is_public_address;
 pub(crate) use disk::sha256_of_file;
 pub use disk::{DiskSpace, SpaceProbe};
+pub(crate) use hub::Listed;
 pub use progress::{Event, NoProgress, Progress};
 pub use settings::{FetchSettings, HttpSettings, HubAccess, HubSettings, PipSettings};
 
@@ -196,6 +197,11 @@ impl Fetcher {
                 crate::scan::read_yaml_text(path).map_err(CatalogError::io("read", path))
             }
         }
+    }
+
+    /// The files of a repository of the model hub.
+    pub(crate) fn list_repository(&self, repository: &str, revision: &str) -> Result<Vec<Listed>, CatalogError> {
+        hub::list(&self.http, &self.settings.hub, repository, revision)
     }
 
     /// The complete file, when any source's is in the cache.

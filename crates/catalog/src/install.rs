@@ -1,11 +1,11 @@
 //! Puts a model into the models folder: its files into the cache, links to them and a configuration beside.
 
-use crate::fetch::{FetchPolicy, Fetched, Fetcher, LocalFiles, Outcome, Progress};
+use crate::fetch::{Event, FetchPolicy, Fetched, Fetcher, LocalFiles, Outcome, Progress};
 use crate::gallery::{FileSource, Gallery, GalleryEntry, GalleryFile, SourcePlace};
 use crate::names;
-use crate::uri::{FileUri, HubFile};
+use crate::uri::{FileUri, HubFile, hub_repository};
 use crate::weights::{self, Kind};
-use crate::{CatalogError, LLAMA_CPP, yaml};
+use crate::{CatalogError, LLAMA_CPP, quants, yaml};
 use ingle_gguf::ShardName;
 use serde_json::{Map, Value, json};
 use std::fs;
@@ -17,6 +17,8 @@ pub struct Installer {
     models_path: PathBuf,
     fetcher: Fetcher,
     galleries: Vec<Gallery>,
+    /// What a model may take; absent is not known.
+    memory_bytes: Option<u64>,
 }
 
 /// A model that is in the folder now.
@@ -56,13 +58,19 @@ impl Installer {
     pub fn new(models_path: &Path, fetcher: Fetcher) -> Self {
         let mut galleries = Gallery::in_folder(models_path);
         galleries.push(Gallery::embedded());
-        Self { models_path: models_path.to_owned(), fetcher, galleries }
+        Self { models_path: models_path.to_owned(), fetcher, galleries, memory_bytes: None }
     }
 
     /// An installer that knows these galleries; the first one that has a name wins.
     #[must_use]
     pub fn with_galleries(models_path: &Path, fetcher: Fetcher, galleries: Vec<Gallery>) -> Self {
-        Self { models_path: models_path.to_owned(), fetcher, galleries }
+        Self { models_path: models_path.to_owned(), fetcher, galleries, memory_bytes: None }
+    }
+
+    /// The same for a machine with so much memory for models: where only a repository is named, a file is chosen by it.
+    #[must_use]
+    pub fn with_memory(self, memory_bytes: u64) -> Self {
+        Self { memory_bytes: Some(memory_bytes).filter(|bytes| *bytes > 0), ..self }
     }
 
     /// The galleries, the first one that has a name wins.
@@ -74,9 +82,12 @@ impl Installer {
     /// What would be installed for `what`: a gallery name (with or without `gallery@`), a URI or a path of a GGUF file.
     pub fn find(&self, what: &str) -> Result<GalleryEntry, CatalogError> {
         let what = what.trim();
-        let in_galleries = |name: &str| self.galleries.iter().find_map(|gallery| gallery.find(name)).cloned();
+        let in_galleries = |name: &str| self.galleries.iter().find_map(|gallery| gallery.find(name));
         if let Some(entry) = in_galleries(what) {
             return Ok(entry);
+        }
+        if let Some((repository, revision)) = hub_repository(what) {
+            return self.entry_of_repository(&repository, &revision);
         }
         if let Some(uri) = FileUri::parse(what) {
             return entry_of_uri(uri?);
@@ -92,6 +103,29 @@ impl Installer {
         Err(CatalogError::UnknownInstall { what: what.to_owned(), known })
     }
 
+    /// The entry that a repository amounts to: the quantization that suits the machine.
+    fn entry_of_repository(&self, repository: &str, revision: &str) -> Result<GalleryEntry, CatalogError> {
+        let listed = self.fetcher.list_repository(repository, revision)?;
+        let sizes: Vec<(String, u64)> = listed.iter().map(|file| (file.path.clone(), file.size)).collect();
+        let chosen = quants::choose(quants::group(&sizes), self.memory_bytes);
+        let (quant, reason) = chosen.ok_or_else(|| CatalogError::BadUri {
+            uri: format!("huggingface://{repository}"),
+            reason: "the repository has no GGUF file; look for one whose name ends with -GGUF",
+        })?;
+        let place =
+            |path: &str| HubFile { repo: repository.to_owned(), path: path.to_owned(), revision: revision.to_owned() };
+        let mut entry = entry_of_uri(FileUri::Hub(place(&quant.paths[0])))?;
+        for (file, path) in entry.files.iter_mut().zip(&quant.paths) {
+            let known = listed.iter().find(|listed| listed.path == *path);
+            for source in &mut file.sources {
+                source.sha256 = known.and_then(crate::fetch::Listed::sha256);
+                source.size = known.map(|listed| listed.size);
+            }
+        }
+        entry.description = Some(reason);
+        Ok(entry)
+    }
+
     /// Installs `what`; a second time costs nothing and changes nothing.
     pub fn install(&self, what: &str, policy: FetchPolicy, progress: &dyn Progress) -> Result<Installed, CatalogError> {
         self.install_entry(self.find(what)?, policy, progress)
@@ -104,6 +138,11 @@ impl Installer {
         policy: FetchPolicy,
         progress: &dyn Progress,
     ) -> Result<Installed, CatalogError> {
+        if let (Some(file), Some(reason)) = (entry.files.first(), entry.description.as_deref())
+            && reason.contains("GGUF file")
+        {
+            progress.on(&Event::Chosen { file: &file.filename, reason });
+        }
         fs::create_dir_all(&self.models_path).map_err(CatalogError::io("create", &self.models_path))?;
         let config = self.full_config(&entry, policy)?;
         let mut files = Vec::new();
@@ -209,6 +248,7 @@ fn entry_of_uri(uri: FileUri) -> Result<GalleryEntry, CatalogError> {
     });
     Ok(GalleryEntry {
         name,
+        also: Vec::new(),
         description: None,
         license: None,
         urls: Vec::new(),

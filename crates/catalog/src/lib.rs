@@ -22,6 +22,8 @@ mod jobs;
 mod keys;
 mod model_yaml;
 mod names;
+#[cfg(feature = "download")]
+mod quants;
 mod registry;
 mod scan;
 mod summary;
@@ -35,7 +37,7 @@ pub use config::{
     Limits, LoadConfig, Mirostat, MirostatVersion, Modalities, ModelConfig, OutputConfig, ReasoningConfig,
     RequestDefaults, Residency, RopeScaling, TemplateConfig, TokenCount, Yarn,
 };
-pub use error::{Attempt, CatalogError, Retry};
+pub use error::{Attempt, CatalogError, Retry, meant};
 #[cfg(feature = "download")]
 pub use fetch::{
     DiskSpace, Event, FetchPolicy, FetchSettings, Fetched, Fetcher, HttpSettings, HubAccess, HubSettings, LocalFiles,

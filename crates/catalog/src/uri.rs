@@ -143,6 +143,19 @@ impl FileUri {
     }
 }
 
+/// The repository of the model hub that `text` names without a file: `hf://owner/name[@revision]`; and the revision.
+pub(crate) fn hub_repository(text: &str) -> Option<(String, String)> {
+    let rest = ["huggingface://", "hf://", "hf.co/", "https://huggingface.co/"]
+        .iter()
+        .find_map(|prefix| text.trim().strip_prefix(prefix))?
+        .trim_end_matches('/');
+    let (name, revision) = rest.split_once('@').unwrap_or((rest, MAIN));
+    let parts: Vec<&str> = name.split('/').collect();
+    let is_plain = |part: &&str| names::check("part of a hub URI", part).is_ok() && !part.contains(['?', '#']);
+    (parts.len() == 2 && parts.iter().all(is_plain) && is_plain(&revision))
+        .then(|| (name.to_owned(), revision.to_owned()))
+}
+
 /// The name on disk of the file that `text` refers to; `None` when it is no URI.
 pub(crate) fn file_name_of_uri(text: &str) -> Option<Result<String, CatalogError>> {
     FileUri::parse(text).map(|uri| uri?.file_name())
@@ -249,6 +262,17 @@ mod tests {
         }
         assert!(FileUri::parse("smollm2").is_none());
         assert!(FileUri::parse("a/b.gguf").is_none());
+    }
+
+    #[test]
+    fn repositories_are_told_from_files() {
+        let repository = |text: &str| hub_repository(text).map(|(name, revision)| format!("{name} {revision}"));
+        assert_eq!(repository("hf://o/r").as_deref(), Some("o/r main"));
+        assert_eq!(repository("huggingface://o/r-GGUF@v1").as_deref(), Some("o/r-GGUF v1"));
+        assert_eq!(repository("https://huggingface.co/o/r/").as_deref(), Some("o/r main"));
+        for text in ["hf://o", "hf://o/r/f.gguf", "hf://o/..", "hf://o/r@", "o/r", "https://h/o/r", "hf://o/r?x"] {
+            assert_eq!(repository(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub enum RuntimeError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// No backend of this name is part of the program.
-    #[error("model {model} asks for backend {backend:?}; this program has {available}")]
+    #[error("model {model} asks for backend {backend:?}; this program has {available}{}", advice(backend))]
     UnknownBackend {
         /// The model.
         model: String,
@@ -87,5 +87,19 @@ pub enum RuntimeError {
 impl From<CatalogError> for RuntimeError {
     fn from(error: CatalogError) -> Self {
         Self::Catalog(std::sync::Arc::new(error))
+    }
+}
+
+/// What to do about a backend that is not there.
+fn advice(backend: &str) -> &'static str {
+    match backend {
+        "transformers" | "vllm" | "vllm-omni" | "sglang" | "mlx" | "mlx-vlm" | "exllama2" | "autogptq" => {
+            ": for a chat model take its GGUF file with `backend: llama-cpp`, such as `ingle models install \
+             hf://owner/name-GGUF`; embeddings from safetensors are not there yet"
+        }
+        "rerankers" | "sentencetransformers" => ": embeddings and reranking are not there yet",
+        "stablediffusion-ggml" | "diffusers" => ": image generation is not there yet",
+        "whisper" | "faster-whisper" | "whisperx" | "piper" | "kokoro" | "silero-vad" => ": speech is not there yet",
+        _ => "",
     }
 }

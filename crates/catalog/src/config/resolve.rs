@@ -107,7 +107,8 @@ fn current_backend_name(written: &str) -> &str {
         "llama" | "go-llama" | "llama-stable" | "llama-ggml" | "llama-grpc" | "bert-embeddings" | "bert-cpp" => {
             LLAMA_CPP
         }
-        "ik_llama" | "ik-llama" => "ik-llama-cpp",
+        // Forks of llama.cpp, for the same files.
+        "ik_llama" | "ik-llama" | "ik-llama-cpp" | "turboquant" | "bonsai" | "ds4" => LLAMA_CPP,
         "stablediffusion" => "stablediffusion-ggml",
         "sentencetransformers" | "huggingface-embeddings" | "mamba" | "transformers-musicgen" => "transformers",
         other => other,

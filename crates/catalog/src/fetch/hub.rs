@@ -46,3 +46,45 @@ pub(super) fn text(http: &Http, hub: &HubSettings, file: &HubFile) -> Result<Str
     let address = address(hub, file)?;
     http.get_text(&address.url, address.token.as_deref())
 }
+
+/// A file of a repository, as the hub lists it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+pub(crate) struct Listed {
+    pub path: String,
+    #[serde(default)]
+    pub size: u64,
+    #[serde(default)]
+    lfs: Option<Large>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+struct Large {
+    oid: String,
+}
+
+impl Listed {
+    /// 64 hex digits, of large files.
+    pub(crate) fn sha256(&self) -> Option<String> {
+        let oid = self.lfs.as_ref()?.oid.to_ascii_lowercase();
+        (oid.len() == 64 && oid.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(oid)
+    }
+}
+
+/// The files of a repository.
+pub(super) fn list(
+    http: &Http,
+    hub: &HubSettings,
+    repository: &str,
+    revision: &str,
+) -> Result<Vec<Listed>, CatalogError> {
+    if hub.access == HubAccess::Offline {
+        return Err(CatalogError::SourceSkipped { reason: "HF_HUB_OFFLINE is set".to_owned() });
+    }
+    let url = format!("{}/api/models/{repository}/tree/{revision}?recursive=true", hub.endpoint);
+    let text = http.get_text(&url, hub.token.as_deref())?;
+    serde_json::from_str(&text).map_err(|error| CatalogError::Transport {
+        url,
+        message: format!("the list of files cannot be read: {error}"),
+        retry: crate::Retry::Useless,
+    })
+}

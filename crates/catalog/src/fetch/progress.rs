@@ -24,6 +24,13 @@ pub enum Event<'a> {
         /// The file.
         file: &'a str,
     },
+    /// One of several files was chosen.
+    Chosen {
+        /// The file.
+        file: &'a str,
+        /// Why this one.
+        reason: &'a str,
+    },
     /// Bytes begin to arrive.
     Started {
         /// The file.

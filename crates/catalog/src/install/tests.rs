@@ -12,7 +12,7 @@ fn gguf() -> Vec<u8> {
 struct House {
     bench: Bench,
     models: PathBuf,
-    _server: Server,
+    server: Server,
 }
 
 impl House {
@@ -27,7 +27,7 @@ impl House {
             sha256(&gguf())
         );
         fs::write(models.join("mine.yaml"), index).unwrap();
-        Self { bench, models, _server: server }
+        Self { bench, models, server }
     }
 
     fn installer(&self) -> Installer {
@@ -87,6 +87,28 @@ fn split_files_come_with_all_parts() {
 }
 
 #[test]
+fn a_repository_gives_the_quantization_that_suits_the_machine() {
+    let house = House::new();
+    let list = format!(
+        r#"[{{"type": "file", "path": "README.md", "size": 10}},
+            {{"type": "file", "path": "m.gguf", "size": {}, "lfs": {{"oid": "{}", "size": 1}}}},
+            {{"type": "file", "path": "m-F16.gguf", "size": 999999999999, "lfs": {{"oid": "x"}}}}]"#,
+        gguf().len(),
+        sha256(&gguf())
+    );
+    house.server.text("/api/models/o/r/tree/main?recursive=true", &list);
+    house.server.text("/api/models/o/empty/tree/main?recursive=true", "[]");
+    let installer = house.installer().with_memory(1_000_000_000);
+    let installed = installer.install("hf://o/r", POLICY, &NoProgress).unwrap();
+    assert_eq!((installed.name.as_str(), installed.files.len()), ("m", 1));
+    assert_eq!(installed.files[0].fetched.outcome, Outcome::Downloaded(Verification::Pinned));
+    let reason = house.catalog().get("m").unwrap().config.description.unwrap();
+    assert!(reason.contains("one of 2 GGUF files") && reason.contains("1.0 GB of memory"), "{reason}");
+    let error = installer.install("hf://o/empty", POLICY, &NoProgress).unwrap_err().to_string();
+    assert!(error.contains("no GGUF file"), "{error}");
+}
+
+#[test]
 fn what_cannot_be_installed_says_why() {
     let house = House::new();
     let text = house.bench.dir.path().join("text.gguf");
@@ -96,7 +118,7 @@ fn what_cannot_be_installed_says_why() {
         ("ocifile:///a.tar", "not supported yet"),
         ("oci://h org/a", "expected name"),
         ("https://x.org/model.bin", ".gguf"),
-        ("hf://o/r", "huggingface://owner/repo/file"),
+        ("hf://o", "huggingface://owner/repo/file"),
         ("/no/such/file.gguf", "neither a gallery entry"),
         (text.to_str().unwrap(), "not a usable GGUF file"),
     ] {

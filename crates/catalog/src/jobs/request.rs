@@ -105,6 +105,7 @@ impl ApplyRequest {
         }
         let mut entry = GalleryEntry {
             name: self.name.clone().unwrap_or_default(),
+            also: Vec::new(),
             description: None,
             license: None,
             urls: Vec::new(),

@@ -107,6 +107,7 @@ impl JobStatus {
                 self.phase = Phase::Downloading;
                 self.has(file, *have_bytes, *total_bytes);
             }
+            Event::Chosen { file, reason } => self.at(self.phase, file, format!("{file}: {reason}")),
             Event::Waiting { file } => self.at(self.phase, file, format!("another process fetches {file}; waiting")),
             Event::RunningPip { packages } => self.message = format!("running pip download {packages}"),
             Event::Retrying { file, error, wait } => {

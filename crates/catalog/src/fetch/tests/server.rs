@@ -36,6 +36,7 @@ struct State {
     seen: Vec<Seen>,
     scripts: HashMap<String, VecDeque<Reply>>,
     stalled: Vec<Request>,
+    texts: HashMap<String, String>,
 }
 
 /// Serves one body at `/cdn`, and redirects `/o/r/resolve/main/m.gguf` to it on another host name.
@@ -67,6 +68,10 @@ impl Server {
 
     pub fn script(&self, path: &str, replies: impl IntoIterator<Item = Reply>) {
         self.state.lock().unwrap().scripts.insert(path.to_owned(), replies.into_iter().collect());
+    }
+
+    pub fn text(&self, path: &str, text: &str) {
+        self.state.lock().unwrap().texts.insert(path.to_owned(), text.to_owned());
     }
 
     pub fn seen(&self) -> Vec<Seen> {
@@ -105,6 +110,10 @@ impl Site {
             state.seen.push(seen);
             state.scripts.get_mut(&path).and_then(VecDeque::pop_front).unwrap_or(Reply::Normal)
         };
+        let text = state.lock().unwrap().texts.get(&path).cloned();
+        if let Some(text) = text {
+            return drop(request.respond(Response::from_string(text)));
+        }
         match (reply, path.as_str()) {
             (Reply::Stall, _) => state.lock().unwrap().stalled.push(request),
             (Reply::Status(status), _) => drop(request.respond(Response::empty(StatusCode(status)))),
