@@ -39,7 +39,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Serve models over HTTP
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Talk to a model on the terminal
     Chat(ChatArgs),
     /// List, install and look at models
@@ -58,6 +58,12 @@ pub(crate) enum Command {
     Devices(DevicesArgs),
     /// The version and what is built in
     Version,
+    /// Print a script that completes commands and flags in a shell
+    Completion {
+        /// The shell
+        #[arg(value_name = "SHELL")]
+        shell: clap_complete::Shell,
+    },
     /// Print what becomes of LocalAI's endpoints, flags, variables and YAML keys
     #[command(hide = true)]
     Compatibility,
@@ -75,6 +81,7 @@ impl Command {
             | Self::Tools(_)
             | Self::Devices(_)
             | Self::Compatibility
+            | Self::Completion { .. }
             | Self::Version => LogLevel::Warn,
         }
     }
@@ -396,6 +403,13 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
         cli.idle = localai::idle_lines(run, &variable);
     }
     Ok(cli)
+}
+
+/// The script that completes this program's commands and flags in `shell`.
+pub(crate) fn completion(shell: clap_complete::Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "ingle", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
 }
 
 fn whole_command(variable: &dyn Fn(&str) -> Option<OsString>) -> clap::Command {

@@ -164,6 +164,9 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
     endpoint("P1", "GET", "/api/p2p/workers", Refused(ONE_MACHINE)),
 ];
 
+/// Cells and what becomes of it.
+type Row = (Vec<String>, Standing);
+
 /// The page.
 pub(crate) fn page() -> String {
     let mut out = String::from(
@@ -173,7 +176,7 @@ pub(crate) fn page() -> String {
          is not there yet: endpoints answer 501, keys are named in the log. *Refused* is an error that says what to do \
          instead.\n\n",
     );
-    let tables: [(&str, &[&str], Vec<(Vec<String>, Standing)>); 5] = [
+    let tables: [(&str, &[&str], Vec<Row>); 5] = [
         ("Endpoints", &["Priority", "Endpoint"], endpoints()),
         ("Flags and variables of `run`", &["Flag", "Variables"], flags()),
         ("Variables without a flag", &["Variable"], variables()),
@@ -212,7 +215,7 @@ fn words(standing: Standing) -> String {
     }
 }
 
-fn endpoints() -> Vec<(Vec<String>, Standing)> {
+fn endpoints() -> Vec<Row> {
     let row = |endpoint: &Endpoint| {
         let place = format!("`{} {}`", endpoint.method, endpoint.path);
         (vec![endpoint.priority.to_owned(), place], endpoint.standing)
@@ -220,7 +223,7 @@ fn endpoints() -> Vec<(Vec<String>, Standing)> {
     ENDPOINTS.iter().map(row).collect()
 }
 
-fn flags() -> Vec<(Vec<String>, Standing)> {
+fn flags() -> Vec<Row> {
     FLAGS
         .iter()
         .map(|flag| {
@@ -230,11 +233,11 @@ fn flags() -> Vec<(Vec<String>, Standing)> {
         .collect()
 }
 
-fn variables() -> Vec<(Vec<String>, Standing)> {
+fn variables() -> Vec<Row> {
     VARIABLES.iter().map(|(name, standing)| (vec![format!("`{name}`")], *standing)).collect()
 }
 
-fn keys(table: &[(&str, Standing)]) -> Vec<(Vec<String>, Standing)> {
+fn keys(table: &[(&str, Standing)]) -> Vec<Row> {
     table.iter().map(|(key, standing)| (vec![format!("`{key}`")], *standing)).collect()
 }
 

@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     logging::start(&cli.log, cli.command.usual_level());
     cli.idle.iter().for_each(|line| tracing::warn!("{line}"));
     let outcome = match cli.command {
-        Command::Run(args) => commands::run::run(args),
+        Command::Run(args) => commands::run::run(*args),
         Command::Chat(args) => commands::chat::run(args),
         Command::Models(command) => commands::models::run(command),
         Command::Template(command) => commands::template::run(command),
@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         },
         Command::Tools(command) => commands::tools::run(command),
         Command::Devices(args) => commands::devices::run(args),
+        Command::Completion { shell } => output::print(&cli::completion(shell)),
         Command::Compatibility => output::print(&compatibility::page()),
         Command::Version => commands::version::run(),
     };

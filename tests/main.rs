@@ -7,6 +7,7 @@ mod cached;
 mod cli;
 mod constrained;
 mod damaged;
+mod dropin;
 mod grammar;
 mod http;
 mod library;

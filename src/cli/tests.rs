@@ -97,7 +97,7 @@ fn run_in(environment: &[(&str, &str)], words: &[&str]) -> Result<Cli, String> {
 
 fn run_of(words: &[&str]) -> super::RunArgs {
     match run_in(&[], words).expect("they are understood").command {
-        super::Command::Run(run) => run,
+        super::Command::Run(run) => *run,
         _ => panic!("it is run"),
     }
 }

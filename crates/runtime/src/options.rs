@@ -269,10 +269,10 @@ pub(crate) fn load_options(
         path,
         context_size: load
             .context_size
-            .and_then(|size| match size {
-                ingle_catalog::ContextSize::Tokens(n_tokens) => Some(n_tokens.get() as usize),
+            .map(|size| match size {
+                ingle_catalog::ContextSize::Tokens(n_tokens) => n_tokens.get() as usize,
                 // More than any model has: the backend cuts it down to what this one was trained with.
-                ingle_catalog::ContextSize::Trained => Some(usize::MAX),
+                ingle_catalog::ContextSize::Trained => usize::MAX,
             })
             .or(defaults.context_size),
         parallel: number(load.options.parallel).or(defaults.parallel),
@@ -294,17 +294,8 @@ pub(crate) fn load_options(
         swa_full: load.options.swa_full.unwrap_or(false),
         rope_freq_base: load.rope_freq_base,
         rope_freq_scale: load.rope_freq_scale,
-        rope_scaling: load.rope_scaling.map(|scaling| match scaling {
-            ingle_catalog::RopeScaling::None => RopeScaling::None,
-            ingle_catalog::RopeScaling::Linear => RopeScaling::Linear,
-            ingle_catalog::RopeScaling::Yarn => RopeScaling::Yarn,
-        }),
-        yarn: Yarn {
-            ext_factor: load.yarn.ext_factor,
-            attn_factor: load.yarn.attn_factor,
-            beta_fast: load.yarn.beta_fast,
-            beta_slow: load.yarn.beta_slow,
-        },
+        rope_scaling: load.rope_scaling.map(rope_scaling),
+        yarn: yarn(load.yarn),
         no_kv_offload: load.no_kv_offload,
         physical_batch: number(load.options.n_ubatch),
         prompt_threads: number(load.options.threads_batch),
@@ -313,6 +304,19 @@ pub(crate) fn load_options(
         header_overrides: load.overrides.clone(),
         overflow,
     })
+}
+
+fn rope_scaling(scaling: ingle_catalog::RopeScaling) -> RopeScaling {
+    match scaling {
+        ingle_catalog::RopeScaling::None => RopeScaling::None,
+        ingle_catalog::RopeScaling::Linear => RopeScaling::Linear,
+        ingle_catalog::RopeScaling::Yarn => RopeScaling::Yarn,
+    }
+}
+
+fn yarn(from: ingle_catalog::Yarn) -> Yarn {
+    let ingle_catalog::Yarn { ext_factor, attn_factor, beta_fast, beta_slow } = from;
+    Yarn { ext_factor, attn_factor, beta_fast, beta_slow }
 }
 
 fn keep(config: &ModelConfig) -> usize {

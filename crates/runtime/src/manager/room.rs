@@ -194,12 +194,9 @@ impl Manager {
         drop(state);
         tracing::info!(model = name, "evicted to make room for {}", need.config.name);
         // Its memory is there once its thread has ended; only then may those ask for it who wait.
-        match removed {
-            Some(Slot::Leaving(resident, left)) => {
-                free(resident, victim);
-                drop(left);
-            }
-            Some(_) | None => {}
+        if let Some(Slot::Leaving(resident, left)) = removed {
+            free(resident, victim);
+            drop(left);
         }
         Ok(())
     }

@@ -34,7 +34,7 @@ fn go_templates_take_the_place_of_the_model_s_own() {
     let yaml = "template:\n  chat: '{{.SystemPrompt}}|{{.Input}}|'\n  chat_message: '{{.RoleName}}={{.Content}}'\n  join_chat_messages_by_character: ','\nsystem_prompt: S\n";
     let house = house_of(Answers::Hash, yaml);
     assert_eq!(prompt(&house, &[(Role::User, "a"), (Role::Assistant, "b")]), "S|user=a,assistant=b|");
-    let own = house_of(Answers::Hash, &format!("{yaml}").replace("  chat:", "  use_tokenizer_template: true\n  chat:"));
+    let own = house_of(Answers::Hash, &yaml.replace("  chat:", "  use_tokenizer_template: true\n  chat:"));
     assert_eq!(prompt(&own, &[(Role::User, "a")]), "[system]S[user]a[assistant]");
     let broken = house_of(Answers::Hash, "template: {chat: '{{.Input'}\n");
     let error = block_on(broken.runtime.chat(call("one", "hi"))).unwrap_err().to_string();

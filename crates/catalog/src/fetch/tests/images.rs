@@ -9,11 +9,14 @@ use tiny_http::{Header, Response, StatusCode};
 use super::*;
 use crate::uri::ImageRef;
 
+/// A path and what was given as authorization.
+type Seen = (String, Option<String>);
+
 /// What the registry has: path to media type and body. Everything under a path in `closed` wants a token.
 struct Registry {
     port: u16,
     http: Arc<tiny_http::Server>,
-    seen: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
