@@ -87,6 +87,15 @@ pub struct DownloadFile {
     pub sha256: Option<String>,
 }
 
+impl DownloadFile {
+    /// The file that an address leads to; `None` for what is no address.
+    #[must_use]
+    pub fn of_uri(uri: &str) -> Option<Self> {
+        let filename = crate::uri::file_name_of_uri(uri)?.ok()?;
+        Some(Self { filename, uri: uri.to_owned(), sha256: None })
+    }
+}
+
 /// How many requests are answered at once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Limits {

@@ -163,8 +163,19 @@ fn key_warnings(node: &Node, unread: &[Unread]) -> Vec<KeyWarning> {
             _ => None,
         }));
     }
+    warnings.extend(beside_alias(node));
     warnings.sort_by_key(|warning| warning.line);
     warnings
+}
+
+/// Keys that an entry has although it only stands for another model.
+fn beside_alias(node: &Node) -> Vec<KeyWarning> {
+    const FITTING: [&str; 5] = ["name", "alias", "description", "usage", "disabled"];
+    let is_alias = node.get("alias").is_some_and(|alias| !matches!(alias.tree, Tree::Null));
+    let Tree::Map(entries) = &node.tree else { return Vec::new() };
+    let idle = entries.iter().filter(|entry| is_alias && !FITTING.contains(&entry.key.as_str()));
+    let reason = "has no effect: the entry is an alias, the other model's configuration counts";
+    idle.map(|entry| KeyWarning { key: entry.key.clone(), line: entry.line, reason: reason.into() }).collect()
 }
 
 impl Snapshot {

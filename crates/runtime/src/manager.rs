@@ -23,7 +23,7 @@ use crate::residency::ResidencyOptions;
 use crate::{LoadDefaults, LoadedModel, ModelState, RuntimeError};
 use failures::Failures;
 use resident::Origin;
-use room::Turns;
+use room::{Ticket, Turns};
 
 pub use resident::Lease;
 pub(crate) use resident::Resident;
@@ -65,7 +65,7 @@ pub(crate) struct Manager {
     calls: Arc<AtomicUsize>,
     /// Loads happen one at a time, in the order they were asked for: fitting is not thread safe, and two loads would
     /// count the same free memory.
-    turns: Turns,
+    turns: Arc<Turns>,
     is_watched: AtomicBool,
 }
 
@@ -92,7 +92,7 @@ impl Manager {
             state: Mutex::default(),
             ended: Arc::default(),
             calls: Arc::default(),
-            turns: Turns::default(),
+            turns: Arc::default(),
             is_watched: AtomicBool::new(false),
         })
     }
@@ -159,7 +159,7 @@ impl Manager {
             backend: Arc::clone(backend),
             origin: origin.clone(),
             sender,
-            turn: self.turns.take(),
+            ticket: self.turns.take(),
         };
         let spawned = std::thread::Builder::new().name(format!("load {}", config.name)).spawn(move || job.run());
         spawned.map_err(|error| died(&config.name, &format!("no thread could be started: {error}")))?;
@@ -265,12 +265,12 @@ struct Job {
     backend: Arc<dyn Backend>,
     origin: Origin,
     sender: channel::Sender<Outcome>,
-    turn: u64,
+    ticket: Ticket,
 }
 
 impl Job {
     fn run(self) {
-        let turn = self.manager.turns.wait_for(self.turn);
+        self.ticket.wait();
         // A dead engine's thread may be parked for ever; its memory cannot be had back.
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.load()));
         let result = result.unwrap_or_else(|_| Err(died(&self.config.name, "its loader panicked").into()));
@@ -291,7 +291,7 @@ impl Job {
         // What was there may be the last handle of an engine; its end takes time and needs no lock.
         drop(state);
         drop(before);
-        drop(turn);
+        drop(self.ticket);
         self.sender.send_replace(Some(outcome));
     }
 

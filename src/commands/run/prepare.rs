@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use ingle::Runtime;
-use ingle::catalog::{ApplyRequest, JobBoard, ModelConfig, Usecase};
+use ingle::catalog::{ApplyRequest, DownloadFile, JobBoard, ModelConfig, Usecase};
 
 use super::hints::Hints;
 use super::signals::Stop;
@@ -90,11 +90,13 @@ async fn install(runtime: &Runtime, board: &JobBoard, request: &ApplyRequest) ->
     }
 }
 
-/// Fetches the files that configurations list under `download_files`. One that fails is logged; the others go on.
+/// Fetches the files that configurations list under `download_files`, and models that they name by an address. One that
+/// fails is logged; the others go on.
 async fn download_files(runtime: &Runtime, stop: &Stop) {
     for entry in runtime.catalog().list() {
         let models_path = runtime.catalog().models_path().to_owned();
         let mut files = entry.config.download_files.clone();
+        files.extend(entry.config.model.as_deref().and_then(DownloadFile::of_uri));
         files.retain(|file| !models_path.join(&file.filename).is_file());
         if files.is_empty() {
             continue;

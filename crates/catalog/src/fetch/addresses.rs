@@ -49,6 +49,10 @@ pub(super) struct PublicOnly;
 impl Resolver for PublicOnly {
     fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let found = DefaultResolver::default().resolve(uri, config, timeout)?;
+        // A proxy is the operator's, and it is the one that looks up what lies behind it.
+        if config.proxy().is_some_and(|proxy| Some(proxy.host()) == uri.host()) {
+            return Ok(found);
+        }
         let mut public = self.empty();
         found.iter().filter(|address| is_public_address(address.ip())).for_each(|address| public.push(*address));
         if public.is_empty() {

@@ -192,3 +192,15 @@ fn one_more_configuration_file() {
     let options = CatalogOptions { config_file: Some(extra.path().join("x.yaml")) };
     assert_eq!(listed(&Catalog::open(dir.path(), options).unwrap()), ["extra"]);
 }
+
+#[test]
+fn an_alias_says_which_keys_it_does_not_use() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.yaml"), "name: a\nalias: b\ncontext_size: 5\n").unwrap();
+    let catalog = Catalog::open(folder.path(), CatalogOptions::default()).unwrap();
+    let told: Vec<String> = catalog.get("a").unwrap().warnings.iter().map(ToString::to_string).collect();
+    assert!(
+        told.len() == 1 && told[0].starts_with("line 3: `context_size` has no effect: the entry is an alias"),
+        "{told:?}"
+    );
+}

@@ -1,6 +1,7 @@
 //! Room for a model that is about to be loaded: who has to go, and when.
 
-use std::sync::{Arc, Condvar, Mutex};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ingle_catalog::{ModelConfig, Residency};
@@ -22,37 +23,60 @@ const SHORTEST_TURN: Duration = Duration::from_millis(100);
 /// How long a wait goes on before it looks around again.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Loads one after the other, in the order of their numbers.
+/// Loads one after the other, in the order in which they were asked for.
 #[derive(Default)]
 pub(super) struct Turns {
-    /// The next number to give out, and the one whose turn it is.
-    numbers: Mutex<(u64, u64)>,
+    line: Mutex<Line>,
     moved: Condvar,
 }
 
-/// Whose turn it is; dropping it ends the turn.
-pub(super) struct Turn<'a>(&'a Turns);
+#[derive(Default)]
+struct Line {
+    /// The next number to give out, and the one whose turn it is.
+    next: u64,
+    serving: u64,
+    /// Later ones that have left the line.
+    left: BTreeSet<u64>,
+}
+
+/// A place in the line; dropping it ends the turn, or leaves the line.
+pub(super) struct Ticket {
+    turns: Arc<Turns>,
+    number: u64,
+}
 
 impl Turns {
-    pub(super) fn take(&self) -> u64 {
-        let mut numbers = lock(&self.numbers);
-        numbers.0 += 1;
-        numbers.0 - 1
-    }
-
-    pub(super) fn wait_for(&self, number: u64) -> Turn<'_> {
-        let mut numbers = lock(&self.numbers);
-        while numbers.1 != number {
-            numbers = self.moved.wait(numbers).unwrap_or_else(std::sync::PoisonError::into_inner);
-        }
-        Turn(self)
+    /// A place at the end of the line.
+    pub(super) fn take(self: &Arc<Self>) -> Ticket {
+        let mut line = lock(&self.line);
+        line.next += 1;
+        Ticket { turns: Arc::clone(self), number: line.next - 1 }
     }
 }
 
-impl Drop for Turn<'_> {
+impl Ticket {
+    /// Waits for its turn.
+    pub(super) fn wait(&self) {
+        let mut line = lock(&self.turns.line);
+        while line.serving != self.number {
+            line = self.turns.moved.wait(line).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Drop for Ticket {
     fn drop(&mut self) {
-        lock(&self.0.numbers).1 += 1;
-        self.0.moved.notify_all();
+        let mut line = lock(&self.turns.line);
+        line.left.insert(self.number);
+        loop {
+            let serving = line.serving;
+            if !line.left.remove(&serving) {
+                break;
+            }
+            line.serving += 1;
+        }
+        drop(line);
+        self.turns.moved.notify_all();
     }
 }
 
@@ -218,4 +242,21 @@ fn usable_bytes(hardware: &Hardware) -> Option<u64> {
     hardware.cpu().filter(|cpu| cpu.total_bytes > 0)?;
     let free_bytes: u64 = hardware.devices.iter().map(|device| device.free_bytes).sum();
     Some((free_bytes as f64 * USABLE_SHARE) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_that_is_given_up_holds_nobody_up() {
+        let turns = Arc::new(Turns::default());
+        let (first, second, third) = (turns.take(), turns.take(), turns.take());
+        drop(second);
+        first.wait();
+        let waiting = std::thread::spawn(move || third.wait());
+        drop(first);
+        waiting.join().expect("it is the third's turn");
+        turns.take().wait();
+    }
 }
