@@ -2,6 +2,8 @@
 
 mod resolve;
 
+pub(crate) use resolve::current_backend_name;
+
 use crate::Usecase;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;

@@ -170,6 +170,7 @@ pub const MODEL_KEYS: &[(&str, Standing)] = &[
     ("parameters.encoding_format", Planned(EMBEDDINGS)),
     ("parameters.pooling", Planned(EMBEDDINGS)),
     ("parameters.pooling_half_life_tokens", Planned(EMBEDDINGS)),
+    ("parameters.voice", Planned(SPEECH)),
     ("template", Works),
     ("template.chat", Works),
     ("template.chat_message", Works),
@@ -197,6 +198,7 @@ pub const MODEL_KEYS: &[(&str, Standing)] = &[
     ("function.xml_format_preset", NoEffect(OWN_FORMAT)),
     ("function.xml_format", NoEffect(OWN_FORMAT)),
     ("function.automatic_tool_parsing_fallback", NoEffect(OWN_FORMAT)),
+    ("function.return_name_in_function_response", NoEffect("LocalAI no longer has it")),
     ("function.disable_peg_parser", NoEffect(OWN_FORMAT)),
     ("function.grammar", Works),
     ("function.grammar.parallel_calls", Works),
@@ -304,7 +306,7 @@ pub(crate) fn warning(key: &str, line: u64) -> KeyWarning {
         Some(Standing::NoEffect(why)) => format!("has no effect: {why}"),
         Some(Standing::Planned(what)) => format!("has no effect yet: it belongs to {what}, which is not there yet"),
         Some(Standing::Refused(instead)) => format!("is refused: {instead}"),
-        Some(Standing::Works) | None => match nearest(&named.join(".")) {
+        Some(Standing::Works) | None => match misplaced(&named).or_else(|| nearest(&named.join("."))) {
             Some(near) => format!("is not known; is `{near}` meant?"),
             None => "is not known and has no effect".to_owned(),
         },
@@ -326,6 +328,14 @@ pub(crate) fn option_warning(written: &str, line: u64) -> Option<KeyWarning> {
         None => "is not known and has no effect".to_owned(),
     };
     Some(KeyWarning { key: format!("options: {written}"), line, reason })
+}
+
+/// The known key of the same name that stands elsewhere, when there is just one.
+fn misplaced(named: &[&str]) -> Option<&'static str> {
+    let last = named.last()?;
+    let mut namesakes =
+        MODEL_KEYS.iter().map(|(known, _)| *known).filter(|known| known.rsplit('.').next() == Some(last));
+    namesakes.next().filter(|_| namesakes.next().is_none())
 }
 
 /// The known key that `key` is a misspelling of.

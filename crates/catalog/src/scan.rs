@@ -1,6 +1,6 @@
 //! What lies in a models folder: YAML files and bare GGUF files, in a fixed order.
 
-use crate::config::{ModelConfig, TemplateConfig};
+use crate::config::{self, LLAMA_CPP, ModelConfig, TemplateConfig};
 use crate::gallery::{Document, classify};
 use crate::keys::{self, KeyWarning, MODEL_KEYS, Standing};
 use crate::model_yaml::ModelYaml;
@@ -157,15 +157,28 @@ fn key_warnings(node: &Node, unread: &[Unread]) -> Vec<KeyWarning> {
             warnings.push(keys::warning(key, node.line_of_key(key)));
         }
     }
-    if let Some(Node { tree: Tree::List(options), .. }) = node.get("options") {
-        warnings.extend(options.iter().filter_map(|option| match &option.tree {
-            Tree::Text(written) => keys::option_warning(written, option.line),
-            _ => None,
-        }));
-    }
+    warnings.extend(option_warnings(node));
     warnings.extend(beside_alias(node));
     warnings.sort_by_key(|warning| warning.line);
     warnings
+}
+
+/// Entries of `options` that do nothing.
+fn option_warnings(node: &Node) -> Vec<KeyWarning> {
+    let Some(Node { tree: Tree::List(options), .. }) = node.get("options") else { return Vec::new() };
+    let backend = match node.get("backend").map(|backend| &backend.tree) {
+        Some(Tree::Text(written)) => config::current_backend_name(written),
+        _ => LLAMA_CPP,
+    };
+    if backend != LLAMA_CPP && !options.is_empty() {
+        let reason = format!("has no effect yet: it belongs to the backend {backend}, which is not there yet");
+        return vec![KeyWarning { key: "options".into(), line: node.line_of_key("options"), reason }];
+    }
+    let told = |option: &Node| match &option.tree {
+        Tree::Text(written) => keys::option_warning(written, option.line),
+        _ => None,
+    };
+    options.iter().filter_map(told).collect()
 }
 
 /// Keys that an entry has although it only stands for another model.

@@ -146,16 +146,16 @@ fn has_instructions(conversation: &Conversation) -> bool {
     conversation.messages.iter().any(|message| matches!(message.role, Role::System | Role::Developer))
 }
 
+/// The templates of chats; a broken one for completions or edits is no reason to refuse a chat.
 fn go_sources(from: &TemplateConfig) -> GoSources {
     GoSources {
         chat: from.chat.clone(),
         chat_message: from.chat_message.clone(),
-        completion: from.completion.clone(),
-        edit: from.edit.clone(),
         function: from.function.clone(),
         join: from.join_chat_messages_by_character.clone(),
         roles: from.roles.clone(),
         system_prompt: from.system_prompt.clone(),
+        ..GoSources::default()
     }
 }
 

@@ -102,7 +102,7 @@ fn backend(yaml: &ModelYaml, model: Option<&str>) -> Resolved<Option<String>> {
 }
 
 /// Old names of backends, as LocalAI rewrites them.
-fn current_backend_name(written: &str) -> &str {
+pub(crate) fn current_backend_name(written: &str) -> &str {
     match written {
         "llama" | "go-llama" | "llama-stable" | "llama-ggml" | "llama-grpc" | "bert-embeddings" | "bert-cpp" => {
             LLAMA_CPP

@@ -64,6 +64,8 @@ fn people_are_told_what_becomes_of_a_key() {
         ("mmproj", "belongs to vision"),
         ("paramters", "is not known; is `parameters` meant?"),
         ("parameters.temprature", "is `parameters.temperature` meant?"),
+        ("parameters.context_size", "is not known; is `context_size` meant?"),
+        ("temperature", "is `parameters.temperature` meant?"),
         ("download_files.0.sha255", "is not known"),
         ("colour", "is not known and has no effect"),
     ] {

@@ -273,6 +273,7 @@ fn parse(key: &'static str, source: &str) -> Result<Template, PromptError> {
         return Err(PromptError::Limit { resource: "bytes of source", limit: MAX_SOURCE as u64 });
     }
     let template = funcs::register(Template::new(key).max_range_iters(MAX_PASSES));
+    let source = &spaced_trims(source);
     let template = template.parse(source).map_err(|error| PromptError::Go { key, reason: said(&error) })?;
     if let Some(line) = check::unbalanced(source) {
         let reason = format!("line {line}: an action and its {{{{end}}}} do not match");
@@ -286,6 +287,22 @@ fn parse(key: &'static str, source: &str) -> Result<Template, PromptError> {
         }
         None => Ok(template),
     }
+}
+
+/// `{{-.Input}}` means `{{- .Input}}`: Go refuses it, and a configuration of LocalAI's own gallery has it.
+fn spaced_trims(source: &str) -> String {
+    let mut spaced = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(behind) = rest.find("{{-").map(|start| start + 3) {
+        let (done, following) = rest.split_at(behind);
+        spaced.push_str(done);
+        let name = following.strip_prefix(['.', '$']).unwrap_or(following);
+        if name.starts_with(|c: char| c.is_alphabetic()) {
+            spaced.push(' ');
+        }
+        rest = following;
+    }
+    spaced + rest
 }
 
 fn said(error: &TemplateError) -> String {

@@ -256,3 +256,14 @@ fn functions_are_sprigs() {
         assert_eq!(text, expected, "{call}");
     }
 }
+
+#[test]
+fn a_trim_mark_needs_no_space() {
+    for (written, expected) in
+        [("a \n{{-.Input}}\n", "ahi\n"), ("a {{- .Input -}} b", "ahib"), ("{{-3}} {{ -1 }}", "-3 -1")]
+    {
+        let templates = compile(GoSources { completion: Some(written.into()), ..GoSources::default() });
+        let text = templates.render_completion("hi", &TemplateOptions::default()).expect("it renders");
+        assert_eq!(text.as_deref(), Some(expected), "{written}");
+    }
+}
