@@ -108,3 +108,88 @@ fn not_a_number_is_refused_where_it_stands() {
         assert_eq!(error.line, 2, "{error:?}");
     }
 }
+
+/// A value for `key` that differs from what holds without it, and what must stand beside it.
+fn telling(key: &str) -> (&'static str, &'static str) {
+    match key {
+        "name" | "alias" | "backend" | "description" | "usage" | "system_prompt" | "grammar" | "reasoning_effort" => {
+            ("word", "")
+        }
+        "grammar_file" => ("g.gbnf", ""),
+        "reasoning.disable" | "reasoning.strip_reasoning_only" | "disabled" | "pinned" | "mmlock" => ("true", ""),
+        "no_kv_offloading" | "function.grammar.disable" | "function.grammar.parallel_calls" => ("true", ""),
+        "mmap" | "template.use_tokenizer_template" | "template.reply_prefix" => ("true", ""),
+        "parameters.echo" | "parameters.ignore_eos" => ("true", ""),
+        "roles" | "chat_template_kwargs" | "parameters.logit_bias" => ("{'7': 1}", ""),
+        "reasoning.tag_pairs" => ("[{start: a, end: b}]", ""),
+        "download_files" => ("[{filename: a, uri: 'https://h/a'}]", ""),
+        "function.replace_function_results" | "function.replace_llm_results" => ("[{key: a, value: b}]", ""),
+        "known_usecases" => ("[rerank]", ""),
+        "options" => ("['parallel:2']", ""),
+        "overrides" => ("['a.b=int:3']", ""),
+        "flash_attention" => ("on", ""),
+        "cache_type_k" | "cache_type_v" => ("q8_0", ""),
+        "rope_scaling" => ("yarn", ""),
+        "lora_adapter" => ("a.gguf", ""),
+        "lora_adapters" => ("[a.gguf]", ""),
+        "lora_scale" => ("0.5", "lora_adapter: a.gguf"),
+        "lora_scales" => ("[0.5]", "lora_adapters: [a.gguf]"),
+        "parameters.model" => ("m.gguf", ""),
+        "mirostat" => ("2", ""),
+        "mirostat_eta" | "mirostat_tau" => ("0.7", "mirostat: 2"),
+        "tensor_split" => ("'3,1'", ""),
+        "parameters.n" => ("3", ""),
+        "parameters.temperature"
+        | "parameters.frequency_penalty"
+        | "parameters.presence_penalty"
+        | "parameters.top_p"
+        | "parameters.min_p"
+        | "parameters.typical_p" => ("0.5", ""),
+        key if key.starts_with("template.") => ("'{{.Input}}'", ""),
+        key if key.ends_with("_regex") || key.ends_with("_match") || key == "function.capture_llm_results" => {
+            ("['(a)']", "")
+        }
+        "known_input_modalities"
+        | "known_output_modalities"
+        | "stopwords"
+        | "cutstrings"
+        | "trimspace"
+        | "trimsuffix"
+        | "concurrency_groups"
+        | "reasoning.thinking_start_tokens" => ("[text]", ""),
+        _ => ("3", ""),
+    }
+}
+
+/// A key that counts as one that works is not only read: the configuration is another with it than without it.
+#[test]
+fn every_key_that_works_changes_the_configuration() {
+    let containers: BTreeSet<&str> =
+        crate::keys::MODEL_KEYS.iter().filter_map(|(key, _)| key.rsplit_once('.').map(|(above, _)| above)).collect();
+    let mut idle = Vec::new();
+    let works = crate::keys::MODEL_KEYS.iter().filter(|(_, standing)| *standing == crate::Standing::Works);
+    for (key, _) in works.filter(|(key, _)| !containers.contains(key)) {
+        let (value, beside) = telling(key);
+        let steps: Vec<&str> = key.split('.').collect();
+        let (first, inner) = (steps[0], &steps[1..]);
+        let nested = inner.iter().rev().fold(value.to_owned(), |inner, step| format!("{{{step}: {inner}}}"));
+        let with = config(&format!("{first}: {nested}\n{beside}\n")).unwrap_or_else(|error| panic!("{key}: {error:?}"));
+        let without =
+            config(if beside.is_empty() { "{}" } else { beside }).unwrap_or_else(|error| panic!("{key}: {error:?}"));
+        if with == without {
+            idle.push(*key);
+        }
+    }
+    assert_eq!(idle, [""; 0], "these change nothing");
+}
+
+#[test]
+fn every_option_that_works_changes_the_configuration() {
+    let works = crate::keys::LLAMA_OPTIONS.iter().filter(|(_, standing)| *standing == crate::Standing::Works);
+    for (option, _) in works {
+        let with = |value: &str| config(&format!("options: ['{option}:{value}']"));
+        // Counts are no switches, and a switch may be on already.
+        let differs = |value: &str| with(value).is_ok_and(|config| config.load != LoadConfig::default());
+        assert!(["3", "true", "false"].into_iter().any(differs), "{option} changes nothing");
+    }
+}
