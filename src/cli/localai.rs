@@ -348,6 +348,7 @@ pub(crate) const VARIABLES: &[(&str, Standing)] = &[
     ("HF_ENDPOINT", Works),
     ("HF_MIRROR", NoEffect("set HF_ENDPOINT")),
     ("LLAMACPP_PARALLEL", Works),
+    ("PROFILE", Works),
     ("LLAMACPP_GRPC_SERVERS", NoEffect(ONE_MACHINE)),
     ("PYTHON_GRPC_MAX_WORKERS", NoEffect(BACKENDS)),
     ("LOCALAI_DISABLE_GUESSING", NoEffect("nothing is guessed that a configuration says")),

@@ -46,6 +46,9 @@ pub(crate) struct InstallArgs {
     /// YAML file with the same list
     #[arg(long, env = "LOCALAI_PRELOAD_MODELS_CONFIG", value_name = "FILE")]
     pub(crate) preload_models_config: Option<PathBuf>,
+    /// Install the models of LocalAI's all-in-one images under their names: gpt-4, gpt-4o
+    #[arg(long, env = "PROFILE", value_name = "aio")]
+    pub(crate) profile: Option<String>,
     /// JSON list of galleries, [{"name": ..., "url": ...}], beside the one that comes with the program
     #[arg(long, env = "LOCALAI_GALLERIES", value_name = "JSON")]
     pub(crate) galleries: Option<String>,

@@ -44,7 +44,7 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
     let hints = hints::wanted().then(|| hints::Hints::new(&listener, &args)).transpose()?;
     let board = board(&args)?;
     let plan = Plan {
-        first: preload::requests(&args.install)?,
+        first: preload::requests(&args.install, runtime.catalog())?,
         models: args.models.iter().chain(&args.install.load_to_memory).cloned().collect(),
         ends: args.install.preload_backend_only,
     };

@@ -267,12 +267,13 @@ pub struct Attempt {
     pub error: Box<CatalogError>,
 }
 
-/// `: is X meant?` for a name that is near `name`.
+/// `: is X meant?` for a name that is near `name`; of a short one most letters must be right.
 pub fn meant(name: &str, known: &[String]) -> String {
     let lower = name.to_lowercase();
     let near = known.iter().map(|known| (strsim::osa_distance(&lower, &known.to_lowercase()), known)).min();
+    let n_letters = lower.chars().count();
     match near {
-        Some((distance, near)) if distance <= 2 + lower.chars().count() / 6 => format!(": is {near:?} meant?"),
+        Some((distance, near)) if distance <= (2 + n_letters / 6).min(n_letters / 3) => format!(": is {near:?} meant?"),
         _ => String::new(),
     }
 }

@@ -1,13 +1,22 @@
-//! What is installed before the first request: the bodies of `/models/apply` that LocalAI takes as JSON and as YAML.
+//! What is installed before the first request: the bodies of `/models/apply` that LocalAI takes as JSON and as YAML, and
+//! the models of its all-in-one images.
 
 use anyhow::Context;
-use ingle::catalog::ApplyRequest;
+use ingle::catalog::{ApplyRequest, Catalog};
 
 use crate::cli::InstallArgs;
 
-/// The requests of both lists.
-pub(super) fn requests(args: &InstallArgs) -> anyhow::Result<Vec<ApplyRequest>> {
-    let mut requests: Vec<ApplyRequest> = Vec::new();
+/// Names under which the all-in-one images serve their text models; the gallery knows them.
+const ALL_IN_ONE: [&str; 2] = ["gpt-4", "gpt-4o"];
+/// The other names of these images.
+const WAITING: &str = "text-embedding-ada-002, jina-reranker-v1-base-en, stablediffusion, tts-1 and whisper-1";
+/// Names of these images' profiles, which differ in how the same models are set up for a machine.
+const PROFILES: [&str; 4] = ["aio", "cpu", "gpu-8g", "intel"];
+
+/// The requests of both lists, behind those of the profile.
+pub(super) fn requests(args: &InstallArgs, catalog: &Catalog) -> anyhow::Result<Vec<ApplyRequest>> {
+    let profile = args.profile.as_deref().map(str::trim).filter(|profile| !profile.is_empty());
+    let mut requests = profile.map_or_else(Vec::new, |profile| of_profile(profile, catalog));
     if let Some(text) = args.preload_models.as_deref().filter(|text| !text.trim().is_empty()) {
         let listed: Vec<ApplyRequest> = serde_json::from_str(text)
             .context("--preload-models (LOCALAI_PRELOAD_MODELS) is no JSON list of bodies of /models/apply")?;
@@ -24,4 +33,40 @@ pub(super) fn requests(args: &InstallArgs) -> anyhow::Result<Vec<ApplyRequest>> 
         request.check().context("a model to be preloaded is not well named")?;
     }
     Ok(requests)
+}
+
+/// What is missing of an all-in-one image's models. Another program's `PROFILE` is none of ours.
+fn of_profile(profile: &str, catalog: &Catalog) -> Vec<ApplyRequest> {
+    if !PROFILES.contains(&profile) {
+        tracing::warn!("PROFILE={profile} has no effect: the profiles are {}", PROFILES.join(", "));
+        return Vec::new();
+    }
+    tracing::info!("profile {profile}: {} are served; {WAITING} wait for their engines", ALL_IN_ONE.join(" and "));
+    let missing = ALL_IN_ONE.into_iter().filter(|name| catalog.get(name).is_err());
+    missing.map(|name| ApplyRequest { id: Some(name.to_owned()), ..ApplyRequest::default() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use ingle::catalog::{CatalogOptions, Gallery};
+
+    use super::*;
+
+    #[test]
+    fn a_profile_installs_what_is_missing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let open = || Catalog::open(folder.path(), CatalogOptions::default()).expect("it opens");
+        let ids = |profile: &str| -> Vec<String> {
+            of_profile(profile, &open()).into_iter().filter_map(|request| request.id).collect()
+        };
+        assert_eq!(ids("gpu-8g"), ALL_IN_ONE);
+        assert_eq!(ids("release"), [""; 0]);
+        std::fs::write(folder.path().join("gpt-4.yaml"), "name: gpt-4\nparameters: {model: a.gguf}\n")
+            .expect("written");
+        assert_eq!(ids("aio"), ["gpt-4o"]);
+        let gallery = Gallery::embedded();
+        for name in ALL_IN_ONE.into_iter().chain(WAITING.split(", ").flat_map(|name| name.split(" and "))) {
+            assert!(gallery.find(name).is_some(), "{name}");
+        }
+    }
 }

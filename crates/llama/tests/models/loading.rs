@@ -102,7 +102,7 @@ fn impossible_options_are_named() {
         ("batch", LoadOptions { batch: Some(0), ..base.clone() }),
         ("threads", LoadOptions { threads: Some(100_000), ..base.clone() }),
         ("context_size", LoadOptions { context_size: Some(0), ..base.clone() }),
-        ("context_size", LoadOptions { context_size: Some(usize::MAX), ..base.clone() }),
+        ("context_size", LoadOptions { context_size: Some(1 << 28), ..base.clone() }),
         ("rope_freq_base", LoadOptions { rope_freq_base: Some(f32::NAN), ..base.clone() }),
         ("tensor_split", LoadOptions { tensor_split: vec![-1.0], ..base.clone() }),
     ];
