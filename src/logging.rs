@@ -14,7 +14,10 @@ pub(crate) fn start(args: &LogArgs, usual: LogLevel) {
     let level = if args.debug { LogLevel::Debug } else { args.log_level.unwrap_or(usual) };
     let level = filter(level);
     // Libraries talk at length below info; whoever debugs this program does not want theirs.
-    let targets = Targets::new().with_default(level.min(LevelFilter::INFO)).with_target("ingle", level);
+    let targets = Targets::new()
+        .with_default(level.min(LevelFilter::INFO))
+        .with_target("ingle", level)
+        .with_target("llama_cpp", level);
     let stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let registry = tracing_subscriber::registry().with(targets);
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
