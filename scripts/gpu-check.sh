@@ -65,6 +65,9 @@ build() {
     mkdir -p "$work/llama.cpp"
     [ -e "$work/llama.cpp/CMakeLists.txt" ] || tar -xJf "$folder/llama.tar.xz" -C "$work/llama.cpp"
     local -a generator=() options=() targets=()
+    local stamp
+    # Ingle loads plug-ins that say they are of its own sources.
+    stamp=$(sed -n 's/^llama-cpp-sys-2 = .*"=\([0-9.]*\)".*/\1/p' "$root/crates/llama/Cargo.toml" | tr . _)
     ! command -v ninja >/dev/null 2>&1 || generator=(-G Ninja)
     if [ -e "$work/llama.cpp/tools/server/CMakeLists.txt" ]; then
         targets=(llama-server ggml-cpu)
@@ -77,6 +80,7 @@ build() {
         targets+=(ggml-cuda)
     fi
     cmake -S "$work/llama.cpp" -B "$work/llama.cpp/build" "${generator[@]}" "${options[@]}" -DCMAKE_BUILD_TYPE=Release \
+        -DCMAKE_PROJECT_INCLUDE="$root/crates/llama/cmake/compiler_fixes.cmake" -DINGLE_GGML_STAMP="$stamp" \
         -DBUILD_SHARED_LIBS=ON -DGGML_BACKEND_DL=ON -DGGML_NATIVE=OFF -DGGML_CCACHE=OFF -DLLAMA_BUILD_TESTS=OFF \
         -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF >"$work/cmake.log" ||
         die "cmake failed: $(tail -n 20 "$work/cmake.log")"

@@ -56,6 +56,8 @@ pub(crate) enum Command {
     Tools(ToolsCommand),
     /// The processors and GPUs of this machine, with their memory
     Devices(DevicesArgs),
+    /// Ask a running server whether it is ready; for health checks, which look at the exit status
+    Health(HealthArgs),
     /// The version and what is built in
     Version,
     /// Print a script that completes commands and flags in a shell
@@ -70,6 +72,21 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Does it run models, or tell what they would run on?
+    pub(crate) fn computes(&self) -> bool {
+        match self {
+            Self::Run(_) | Self::Chat(_) | Self::Devices(_) => true,
+            Self::Models(_)
+            | Self::Template(_)
+            | Self::Grammar(_)
+            | Self::Tools(_)
+            | Self::Compatibility
+            | Self::Completion { .. }
+            | Self::Health(_)
+            | Self::Version => false,
+        }
+    }
+
     /// A server tells what it does; other commands only what goes wrong.
     pub(crate) fn usual_level(&self) -> LogLevel {
         match self {
@@ -82,6 +99,7 @@ impl Command {
             | Self::Devices(_)
             | Self::Compatibility
             | Self::Completion { .. }
+            | Self::Health(_)
             | Self::Version => LogLevel::Warn,
         }
     }
@@ -363,6 +381,17 @@ pub(crate) struct DevicesArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Arguments of `ingle health`.
+#[derive(Debug, Args)]
+pub(crate) struct HealthArgs {
+    /// Where the server listens, as it was told; on every interface is on this machine
+    #[arg(long, env = "LOCALAI_ADDRESS", value_name = "ADDRESS", default_value = ":8080")]
+    pub(crate) address: String,
+    /// How long it may take to answer
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = values::duration)]
+    pub(crate) timeout: std::time::Duration,
 }
 
 /// Starts the program again with the variables of `.env` files, where they have some that the environment has not. A

@@ -22,7 +22,7 @@ mod setup;
 
 pub use chat::{ChatAnswer, ChatModel, chat_model};
 pub use ingle_runtime::*;
-pub use setup::{Setup, backends, hardware_in_use, open, uses_gpus};
+pub use setup::{Setup, backends, compute_backends, gpu_interfaces, hardware_in_use, open};
 
 #[cfg(feature = "server")]
 pub use ingle_server as server;

@@ -7,6 +7,7 @@
 mod cli;
 mod commands;
 mod compatibility;
+mod cuda;
 mod logging;
 mod output;
 
@@ -23,7 +24,9 @@ fn main() -> ExitCode {
         // Help and version are "errors" that go to stdout with status 0; wrong usage has status 2.
         Err(error) => error.exit(),
     };
+    let note = if cli.command.computes() { cuda::become_cuda_program() } else { None };
     logging::start(&cli.log, cli.command.usual_level());
+    note.iter().for_each(|note| tracing::warn!("{note}"));
     cli.idle.iter().for_each(|line| tracing::warn!("{line}"));
     let outcome = match cli.command {
         Command::Run(args) => commands::run::run(*args),
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Command::Devices(args) => commands::devices::run(args),
         Command::Completion { shell } => output::print(&cli::completion(shell)),
         Command::Compatibility => output::print(&compatibility::page()),
+        Command::Health(args) => commands::health::run(&args),
         Command::Version => commands::version::run(),
     };
     match outcome {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ingle_runtime::catalog::{Catalog, CatalogError, CatalogOptions};
 use ingle_runtime::{
     Backend, EngineError, Hardware, LoadDefaults, ResidencyOptions, Runtime, RuntimeConfig, RuntimeError, hardware,
+    hardware::Interface,
 };
 
 /// The backends in this program, by its features.
@@ -16,18 +17,50 @@ pub fn backends() -> Vec<Arc<dyn Backend>> {
     ]
 }
 
-/// Whether a backend of this program can use the machine's GPUs: by how it was built, or by the plug-ins it found.
-pub fn uses_gpus() -> bool {
+/// How this program reaches GPUs: by what was linked in, or by the plug-ins that this machine's drivers ask for. The
+/// first call looks for plug-ins.
+pub fn gpu_interfaces() -> Vec<Interface> {
     #[cfg(feature = "llama")]
-    return cfg!(any(feature = "cuda", feature = "plugins")) && ingle_llama::sees_gpu();
+    {
+        let kinds = |wanted: Vec<Interface>| wanted.iter().map(|interface| interface.name().to_owned()).collect();
+        ingle_llama::initialise_with(&|| kinds(hardware::wanted_interfaces(&hardware::detect())));
+        let registries = ingle_llama::gpu_registries();
+        registries.iter().filter_map(|name| Interface::from_registry(name)).collect()
+    }
     #[cfg(not(feature = "llama"))]
-    return false;
+    Vec::new()
 }
 
-/// The machine as far as this program can use it: without its GPUs where no backend can use them.
+/// The machine as far as this program can use it: without the GPUs that it cannot reach, and with notes on those.
 pub fn hardware_in_use() -> Hardware {
-    let found = hardware::detect();
-    if uses_gpus() { found } else { hardware::without_gpus(found) }
+    let mut found = hardware::in_use(hardware::detect(), &gpu_interfaces());
+    found.notes.extend(refused_plugins());
+    found
+}
+
+/// A sentence for each plug-in that lies where plug-ins are looked for and cannot be used.
+fn refused_plugins() -> Vec<String> {
+    #[cfg(feature = "llama")]
+    {
+        let report = ingle_llama::plugin_report();
+        let refused = report.map(|report| report.refused.as_slice()).unwrap_or_default();
+        refused.iter().map(|plugin| format!("{} is not used: {}", plugin.file, plugin.reason)).collect()
+    }
+    #[cfg(not(feature = "llama"))]
+    Vec::new()
+}
+
+/// Where the arithmetic is done, for logs and reports: the plug-ins in use, or how llama.cpp was linked in.
+pub fn compute_backends() -> Vec<String> {
+    #[cfg(feature = "llama")]
+    match ingle_llama::plugin_report() {
+        Some(report) => report.loaded.iter().map(|plugin| plugin.file.clone()).collect(),
+        None => std::iter::once("CPU (linked in)".to_owned())
+            .chain(ingle_llama::gpu_registries().into_iter().map(|name| format!("{name} (linked in)")))
+            .collect(),
+    }
+    #[cfg(not(feature = "llama"))]
+    Vec::new()
 }
 
 /// A runtime over a folder of models (YAML files and GGUF files), with every default.

@@ -26,14 +26,14 @@ fn agent() -> ureq::Agent {
 }
 
 /// Status and JSON of an answer.
-fn post(url: &str, body: &[u8]) -> (u16, Value) {
+pub(crate) fn post(url: &str, body: &[u8]) -> (u16, Value) {
     let sent = agent().post(url).header("content-type", "application/json").send(body);
     let mut answer = sent.expect("the server answers");
     let text = answer.body_mut().read_to_string().expect("the answer is text");
     (answer.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 
-fn get(url: &str) -> (u16, String) {
+pub(crate) fn get(url: &str) -> (u16, String) {
     let mut answer = agent().get(url).call().expect("the server answers");
     (answer.status().as_u16(), answer.body_mut().read_to_string().expect("the answer is text"))
 }

@@ -3,6 +3,7 @@
 pub(crate) mod chat;
 pub(crate) mod devices;
 pub(crate) mod grammar;
+pub(crate) mod health;
 mod locate;
 pub(crate) mod models;
 mod progress;

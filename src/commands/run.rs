@@ -10,7 +10,7 @@ mod signals;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use ingle::catalog::{FetchSettings, Fetcher, GallerySource, JobBoard};
 use ingle::server::{Cors, Regex, ServerOptions, ServerState};
 use ingle::{Hardware, ResidencyOptions, Runtime, Setup, hardware};
@@ -37,7 +37,7 @@ pub(crate) fn run(args: RunArgs) -> anyhow::Result<()> {
 }
 
 async fn serve(args: RunArgs) -> anyhow::Result<()> {
-    let listener = listen::bind(&args.address).await?;
+    let listener = listen::take_or_bind(&args.address).await?;
     let stop = Stop::on_signals()?;
     let runtime = open(&args)?;
     let options = server_options(&args.http)?;
@@ -90,6 +90,11 @@ async fn serve_while(
     preparing: impl Future<Output = anyhow::Result<Next>>,
 ) -> anyhow::Result<()> {
     let server = ingle::server::serve(listener, state, stop.clone().requested());
+    // A supervisor that waits for this word may send clients now; /readyz says when the models are there. One that
+    // cannot be reached has none to wait for.
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(%error, "the supervisor cannot be told that the server is up");
+    }
     let preparing = async {
         let outcome = preparing.await;
         if !matches!(outcome, Ok(Next::Serve)) {
@@ -116,8 +121,8 @@ fn open(args: &RunArgs) -> anyhow::Result<Runtime> {
     };
     let runtime = setup.runtime()?;
     tracing::info!("{}", hardware::summary(&found));
-    if args.require_gpu && found.gpus().next().is_none() {
-        bail!("--require-gpu is set and no GPU can be used: {}", found.notes.join("; "));
+    if args.require_gpu {
+        hardware::require_gpu(&found)?;
     }
     runtime.catalog().tell();
     Ok(runtime)

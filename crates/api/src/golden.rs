@@ -222,6 +222,7 @@ fn others() -> Vec<String> {
         backend: Some("fake".into()),
         state: Some("ready".into()),
         memory_bytes: Some(9),
+        placement: Some("CPU".into()),
     };
     let piece = CompletionChunk {
         id: "cmpl-1".into(),

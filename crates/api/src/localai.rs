@@ -251,4 +251,7 @@ pub struct LoadedModel {
     /// Bytes of memory it takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
+    /// The devices it is on, such as `CUDA0 (25/25 layers)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<String>,
 }

@@ -262,6 +262,17 @@ pub enum GpuLayers {
     Count(u32),
 }
 
+/// How a model is spread over several GPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SplitMode {
+    /// One GPU takes everything.
+    None,
+    /// Whole layers.
+    Layer,
+    /// Rows of every matrix.
+    Row,
+}
+
 /// How rotary embeddings are stretched over a longer context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RopeScaling {
@@ -310,6 +321,10 @@ pub struct BackendOptions {
     pub n_ubatch: Option<NonZeroU32>,
     /// `threads_batch`: threads for prompts.
     pub threads_batch: Option<NonZeroU32>,
+    /// `split_mode`: how the model is spread over several GPUs.
+    pub split_mode: Option<SplitMode>,
+    /// `n_cpu_moe`, `cpu_moe`: layers, from the first on, whose experts stay in main memory.
+    pub n_cpu_moe: Option<u32>,
     /// `check_tensors`: look for invalid numbers when loading.
     pub check_tensors: Option<bool>,
 }

@@ -35,7 +35,7 @@ mod yaml;
 pub use config::{
     Availability, BackendOptions, ContextSize, DownloadFile, FlashAttention, FunctionConfig, GpuLayers, LLAMA_CPP,
     Limits, LoadConfig, Mirostat, MirostatVersion, Modalities, ModelConfig, OutputConfig, ReasoningConfig,
-    RequestDefaults, Residency, RopeScaling, TemplateConfig, TokenCount, Yarn,
+    RequestDefaults, Residency, RopeScaling, SplitMode, TemplateConfig, TokenCount, Yarn,
 };
 pub use error::{Attempt, CatalogError, Retry, meant};
 #[cfg(feature = "download")]

@@ -14,6 +14,18 @@ pub enum GpuLayers {
     Count(u32),
 }
 
+/// How a model is spread over several GPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SplitMode {
+    /// Whole layers.
+    #[default]
+    Layer,
+    /// Rows of every matrix.
+    Row,
+    /// Not at all: one GPU takes everything.
+    None,
+}
+
 /// Number format of the key or value cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CacheType {
@@ -119,6 +131,10 @@ pub struct LoadOptions {
     pub main_gpu: Option<usize>,
     /// Shares of the GPUs.
     pub tensor_split: Vec<f32>,
+    /// How the model is spread over several GPUs.
+    pub split_mode: SplitMode,
+    /// Layers, from the first on, whose experts stay in main memory; `None` is as many as it takes to fit the rest.
+    pub n_cpu_experts: Option<u32>,
     /// Map the file instead of reading it.
     pub mmap: Option<bool>,
     /// Lock the weights in memory.

@@ -70,6 +70,17 @@ pub enum EngineError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Memory for the model could not be had, also with the smallest sizes its options allow.
+    #[error(
+        "model {path} finds no memory: {reason}; lower context_size, gpu_layers or parallel, choose a smaller \
+         quantization, or take other models out of memory"
+    )]
+    OutOfMemory {
+        /// The file.
+        path: String,
+        /// What could not be had.
+        reason: String,
+    },
     /// An option of the model's configuration that cannot be honoured.
     #[error("option {option} of the model cannot be used: {reason}")]
     Option {

@@ -21,12 +21,12 @@ mod token;
 
 pub use backend::{
     Backend, CacheType, ContextOverflow, Engine, FlashAttention, GpuLayers, LoadOptions, Lora, MemoryEstimate,
-    RopeScaling, Yarn,
+    RopeScaling, SplitMode, Yarn,
 };
 pub use constraint::{Allowed, Constraint, ConstraintError, ConstraintHandle, TokenMask};
 pub use decoder::{BatchToken, CacheRefused, DecodeError, Decoder, DecoderLimits, PrefixSharing, SeqId};
 pub use error::EngineError;
-pub use hardware::{Device, DeviceKind, Hardware};
+pub use hardware::{Device, DeviceKind, DeviceLoad, Hardware};
 pub use segment::{Segment, SpecialTokens};
 pub use text::{
     AnswerToken, BlockingGeneration, Completion, ControlTokens, EndOfGeneration, FaultReporter, FinishReason,

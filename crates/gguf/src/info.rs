@@ -133,6 +133,8 @@ pub struct ModelInfo {
     pub weight_bytes: u64,
     /// Bytes of the tensors of each block.
     pub layer_bytes: Vec<u64>,
+    /// Of those, bytes of the tensors of experts, 0 in dense blocks.
+    pub expert_bytes: Vec<u64>,
     /// Bytes of the tensors that turn the last hidden state into logits; 0 if the embedding table is used for it.
     pub output_bytes: u64,
     /// Bytes of all other tensors, the embedding table above all. Layers, output and these are `weight_bytes`.
@@ -235,6 +237,7 @@ impl ModelInfo {
             n_params: 0,
             weight_bytes: 0,
             layer_bytes: Vec::new(),
+            expert_bytes: Vec::new(),
             output_bytes: 0,
             input_bytes: 0,
             is_output_tied: false,
@@ -266,6 +269,7 @@ impl ModelInfo {
         self.is_causal = hparams.is_causal;
         self.pooling_type = hparams.pooling_type;
         self.layer_bytes = vec![0; hparams.n_layers as usize];
+        self.expert_bytes = vec![0; hparams.n_layers as usize];
         self.n_vocab = vocabulary.n_tokens;
         self.special_tokens = vocabulary.special;
         self.add_bos = vocabulary.add_bos;
@@ -277,6 +281,11 @@ impl ModelInfo {
     fn count(&mut self, tensor: &TensorInfo) {
         self.n_params = self.n_params.saturating_add(tensor.n_elements());
         self.weight_bytes = self.weight_bytes.saturating_add(tensor.n_bytes);
+        if let Some(bytes) = layer_of(&tensor.name).and_then(|layer| self.expert_bytes.get_mut(layer))
+            && is_expert(&tensor.name)
+        {
+            *bytes = bytes.saturating_add(tensor.n_bytes);
+        }
         let layer = layer_of(&tensor.name).and_then(|layer| self.layer_bytes.get_mut(layer));
         let place = match layer {
             Some(layer) => layer,
@@ -285,6 +294,11 @@ impl ModelInfo {
         };
         *place = place.saturating_add(tensor.n_bytes);
     }
+}
+
+/// Is it one of the tensors that hold all experts of a block, such as `blk.3.ffn_up_exps.weight`?
+fn is_expert(name: &str) -> bool {
+    name.split('.').any(|part| part.starts_with("ffn_") && (part.ends_with("_exps") || part.ends_with("_chexps")))
 }
 
 /// The block that a tensor such as `blk.3.attn_q.weight` belongs to.

@@ -6,3 +6,14 @@
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:SHELL:-include \"${CMAKE_CURRENT_LIST_DIR}/amx_tile_config.h\">")
 endif()
+
+# Plug-ins share data structures with the program that loads them, so they say what they were built from: a symbol whose
+# name has the version of llama-cpp-sys-2 (crates/llama/src/plugins/library.rs looks for it).
+if(BUILD_SHARED_LIBS AND NOT APPLE AND NOT WIN32)
+  if(CMAKE_SOURCE_DIR MATCHES "llama-cpp-sys-2-([0-9]+)\\.([0-9]+)\\.([0-9]+)")
+    set(INGLE_GGML_STAMP "${CMAKE_MATCH_1}_${CMAKE_MATCH_2}_${CMAKE_MATCH_3}")
+  endif()
+  if(INGLE_GGML_STAMP)
+    add_link_options("LINKER:--defsym=ingle_ggml_${INGLE_GGML_STAMP}=1")
+  endif()
+endif()

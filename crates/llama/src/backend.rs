@@ -4,21 +4,24 @@ use std::path::Path;
 use std::sync::{Arc, mpsc};
 
 use ingle_engine::{
-    Backend, Engine, EngineError, Hardware, LoadOptions, MemoryEstimate, TextConfig, TextModel, Tokenizer,
+    Backend, Engine, EngineError, GpuLayers, Hardware, LoadOptions, MemoryEstimate, TextConfig, TextModel, Tokenizer,
 };
 use ingle_gguf::ModelInfo;
 
 use crate::decoder::LlamaDecoder;
 use crate::fault::FaultDomain;
-use crate::header;
+use crate::log::{Buffer, Purpose};
 use crate::model::{Model, load_error};
 use crate::plan::{Plan, Room};
-use crate::plugins;
 use crate::process::{self, GpuDevice};
 use crate::tokenizer::LlamaTokenizer;
+use crate::{header, placement, plugins};
 
 /// Requests that may wait unless the options say otherwise.
 const DEFAULT_MAX_WAITING: usize = 256;
+
+/// A load that finds less memory on the GPUs than it was told is tried so often again, each time with an eighth less.
+const MOST_TRIES_ON_GPUS: u32 = 4;
 
 /// Loads GGUF models with llama.cpp.
 #[derive(Debug, Clone, Copy, Default)]
@@ -64,12 +67,9 @@ impl LlamaBackend {
             return Err(load_error(&options.path, plugins::missing()));
         }
         let gpus = process::gpu_devices();
-        let room = Room::new(hardware, gpus.iter().map(|gpu| gpu.free_bytes).sum());
-        let plan = Plan::new(options, &info, room)?;
-        log_plan(options, &info, &plan);
-        let placement = placement(&plan, &info, &gpus, hardware);
-        let (options, name) = (options.clone(), options.name.clone());
-        on_loader_thread(&name, options.path.clone(), move |faults| build(&options, &info, &plan, faults, placement))
+        let room = Room::new(hardware, gpus.iter().map(|gpu| gpu.free_bytes).collect());
+        let job = Job { options: options.clone(), info, gpus, hardware: hardware.clone() };
+        on_loader_thread(&options.name, options.path.clone(), move |faults| job.run(room, faults))
     }
 }
 
@@ -80,7 +80,7 @@ impl Backend for LlamaBackend {
 
     fn estimate(&self, options: &LoadOptions) -> Result<MemoryEstimate, EngineError> {
         let info = header::read_model(&options.path)?;
-        Ok(Plan::new(options, &info, Room::unlimited())?.memory)
+        Ok(Plan::new(options, &info, &Room::unlimited())?.memory)
     }
 
     fn load(&self, options: &LoadOptions, hardware: &Hardware) -> Result<Engine, EngineError> {
@@ -112,33 +112,98 @@ fn on_loader_thread<R: Send + 'static>(
     receiver.recv().unwrap_or_else(|_| Err(load_error(&path, "its loader panicked")))
 }
 
-fn build(
-    options: &LoadOptions,
-    info: &ModelInfo,
-    plan: &Plan,
-    faults: &FaultDomain,
-    placement: String,
-) -> Result<LoadedModel, EngineError> {
-    let path: &Path = &options.path;
-    let model = Arc::new(Model::load(options, plan.n_gpu_layers)?);
-    if !model.generates_text() {
-        return Err(load_error(path, "it does not continue a text token by token; choose a language model"));
+/// One load, from the plan to a context that has run a step.
+struct Job {
+    options: LoadOptions,
+    info: ModelInfo,
+    gpus: Vec<GpuDevice>,
+    hardware: Hardware,
+}
+
+impl Job {
+    fn run(&self, room: Room, faults: &FaultDomain) -> Result<LoadedModel, EngineError> {
+        with_less(&self.options, &self.info, room, |plan| {
+            log_plan(&self.options, &self.info, plan);
+            self.build(plan, faults)
+        })
     }
-    let tokenizer = LlamaTokenizer::new(Arc::clone(&model), faults.clone());
-    let tokenizer = Arc::new(tokenizer.map_err(|reason| load_error(path, reason))?);
-    let mut decoder = LlamaDecoder::new(&model, options, plan, faults)?;
-    decoder.warm_up(path, tokenizer.beginning_of_sequence().unwrap_or(0))?;
-    let config = TextConfig {
-        name: options.name.clone(),
-        n_slots: plan.n_slots,
-        max_waiting: options.max_waiting.unwrap_or(DEFAULT_MAX_WAITING),
-        most_saved_bytes: plan.most_saved_bytes,
-        overflow: options.overflow,
-        chat_template: info.chat_template.clone(),
-        architecture: info.architecture.clone().unwrap_or_default(),
+
+    fn build(&self, plan: &Plan, faults: &FaultDomain) -> Result<LoadedModel, EngineError> {
+        let (options, info) = (&self.options, &self.info);
+        let path: &Path = &options.path;
+        let (model, mut buffers) = Model::load(options, &plan.placement)?;
+        let model = Arc::new(model);
+        if !model.generates_text() {
+            return Err(load_error(path, "it does not continue a text token by token; choose a language model"));
+        }
+        let tokenizer = LlamaTokenizer::new(Arc::clone(&model), faults.clone());
+        let tokenizer = Arc::new(tokenizer.map_err(|reason| load_error(path, reason))?);
+        let (mut decoder, more) = LlamaDecoder::new(&model, options, plan, faults)?;
+        buffers.extend(more);
+        decoder.warm_up(path, tokenizer.beginning_of_sequence().unwrap_or(0))?;
+        let config = TextConfig {
+            name: options.name.clone(),
+            n_slots: plan.n_slots,
+            max_waiting: options.max_waiting.unwrap_or(DEFAULT_MAX_WAITING),
+            most_saved_bytes: plan.most_saved_bytes,
+            overflow: options.overflow,
+            chat_template: info.chat_template.clone(),
+            architecture: info.architecture.clone().unwrap_or_default(),
+        };
+        let placement = placement::describe(plan, options, &self.gpus, &self.hardware);
+        Ok(LoadedModel { decoder, tokenizer, config, placement, memory: taken(&options.name, &buffers) })
+    }
+}
+
+/// Tries with less where memory cannot be had, as far as the options allow: fewer layers on the GPUs first, then a
+/// shorter context.
+fn with_less<T>(
+    wanted: &LoadOptions,
+    info: &ModelInfo,
+    mut room: Room,
+    mut attempt: impl FnMut(&Plan) -> Result<T, EngineError>,
+) -> Result<T, EngineError> {
+    let mut options = wanted.clone();
+    let mut n_tries_on_gpus = 0;
+    loop {
+        let plan = Plan::new(&options, info, &room)?;
+        let error = match attempt(&plan) {
+            Err(error @ EngineError::OutOfMemory { .. }) => error,
+            outcome => return outcome,
+        };
+        let is_on_gpus = plan.placement.n_gpu_layers > 0 && options.gpu_layers == GpuLayers::Auto;
+        if is_on_gpus && n_tries_on_gpus < MOST_TRIES_ON_GPUS {
+            n_tries_on_gpus += 1;
+            room = room.tightened(plan.memory.total_bytes());
+        } else if let Some(smaller) = plan.halved(wanted) {
+            options = smaller;
+        } else {
+            return Err(error);
+        }
+        tracing::warn!(model = wanted.name, %error, "memory could not be had: trying with less");
+    }
+}
+
+/// What llama.cpp has allocated, with a line in the log for each device.
+fn taken(name: &str, buffers: &[Buffer]) -> MemoryEstimate {
+    let mut devices: Vec<&str> = buffers.iter().map(|buffer| buffer.device.as_str()).collect();
+    devices.sort_unstable();
+    devices.dedup();
+    let sum = |device: Option<&str>, purpose: Purpose| -> u64 {
+        let is_counted =
+            |buffer: &&Buffer| buffer.purpose == purpose && device.is_none_or(|device| buffer.device == device);
+        buffers.iter().filter(is_counted).map(|buffer| buffer.n_bytes).sum()
     };
-    let memory = MemoryEstimate { weight_bytes: model.weight_bytes(), ..plan.memory };
-    Ok(LoadedModel { decoder, tokenizer, config, placement, memory })
+    for device in devices {
+        let mib = |purpose| sum(Some(device), purpose) >> 20;
+        let (weights, cache, compute) = (mib(Purpose::Weights), mib(Purpose::Cache), mib(Purpose::Compute));
+        tracing::debug!(model = name, device, weights, cache, compute, "MiB taken");
+    }
+    MemoryEstimate {
+        weight_bytes: sum(None, Purpose::Weights),
+        cache_bytes: sum(None, Purpose::Cache),
+        compute_bytes: sum(None, Purpose::Compute),
+    }
 }
 
 fn log_plan(options: &LoadOptions, info: &ModelInfo, plan: &Plan) {
@@ -150,7 +215,8 @@ fn log_plan(options: &LoadOptions, info: &ModelInfo, plan: &Plan) {
         sequences = plan.n_seqs,
         batch = plan.n_batch,
         threads = plan.n_threads,
-        gpu_layers = plan.n_gpu_layers,
+        gpu_layers = plan.placement.n_gpu_layers,
+        cpu_experts = plan.placement.n_cpu_experts,
         bytes = plan.memory.total_bytes(),
         "loading a model"
     );
@@ -164,16 +230,73 @@ fn log_plan(options: &LoadOptions, info: &ModelInfo, plan: &Plan) {
     }
 }
 
-/// Says where the model is, and warns when a GPU lies idle because of how the program was built.
-fn placement(plan: &Plan, info: &ModelInfo, gpus: &[GpuDevice], hardware: &Hardware) -> String {
-    let idle = hardware.gpus().next().filter(|_| gpus.is_empty());
-    if let Some(gpu) = idle {
-        tracing::warn!(gpu = gpu.name, "this build has no GPU support: the model runs on the CPU; build with cuda");
-        return format!("CPU ({} is not used: this build has no GPU support)", gpu.name);
+#[cfg(test)]
+mod tests {
+    use ingle_gguf::{Header, writer};
+
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    /// 32 layers of 128 MiB, trained with 32,768 tokens.
+    fn info() -> ModelInfo {
+        let bytes = writer::tiny_llama().bytes();
+        let mut info = Header::from_bytes(&bytes, bytes.len() as u64).unwrap().validate().unwrap();
+        info.n_ctx_train = 32_768;
+        info.n_layers = 32;
+        info.layer_bytes = vec![GIB / 8; 32];
+        info.weight_bytes = 4 * GIB;
+        info
     }
-    if gpus.is_empty() || plan.n_gpu_layers == 0 {
-        return "CPU".into();
+
+    /// Layers on the GPU and cells of each attempt; the first `n_failures` find no memory.
+    fn attempts(options: &LoadOptions, gpu_bytes: Vec<u64>, n_failures: usize) -> (Vec<(u32, usize)>, bool) {
+        let mut tried = Vec::new();
+        let room = Room { n_cores: 1, main_bytes: Some(64 * GIB), gpu_bytes };
+        let outcome = with_less(options, &info(), room, |plan| {
+            tried.push((plan.placement.n_gpu_layers, plan.n_cells));
+            let fails = tried.len() <= n_failures;
+            let error = EngineError::OutOfMemory { path: "x".into(), reason: "cudaMalloc failed".into() };
+            if fails { Err(error) } else { Ok(()) }
+        });
+        (tried, outcome.is_ok())
     }
-    let names: Vec<&str> = gpus.iter().map(|gpu| gpu.name.as_str()).collect();
-    format!("{} ({}/{} layers)", names.join(", "), plan.n_gpu_layers, info.n_layers + 1)
+
+    #[test]
+    fn an_allocation_that_fails_is_tried_with_less() {
+        let free = LoadOptions::default();
+        let (tried, is_loaded) = attempts(&free, Vec::new(), 2);
+        assert_eq!((tried, is_loaded), (vec![(0, 16_384), (0, 8192), (0, 4096)], true));
+        let (tried, is_loaded) = attempts(&free, Vec::new(), 99);
+        assert_eq!((tried.last(), is_loaded), (Some(&(0, 1024)), false), "it ends");
+        let fixed = LoadOptions { context_size: Some(8192), ..LoadOptions::default() };
+        assert_eq!(attempts(&fixed, Vec::new(), 99), (vec![(0, 8192)], false), "what was asked for is not cut");
+    }
+
+    #[test]
+    fn layers_leave_the_gpu_before_the_context_shrinks() {
+        let fixed = LoadOptions { context_size: Some(8192), ..LoadOptions::default() };
+        let (tried, is_loaded) = attempts(&fixed, vec![8 * GIB], 3);
+        assert!(is_loaded);
+        let layers: Vec<u32> = tried.iter().map(|(layers, _)| *layers).collect();
+        assert_eq!(layers[0], 33);
+        assert!(layers.is_sorted_by(|one, next| one >= next) && layers.last() < Some(&33), "{layers:?}");
+        assert!(tried.iter().all(|(_, cells)| *cells == 8192), "{tried:?}");
+        let (tried, is_loaded) = attempts(&fixed, vec![8 * GIB], 99);
+        assert_eq!((tried.len(), is_loaded), (1 + MOST_TRIES_ON_GPUS as usize, false));
+        let told = LoadOptions { gpu_layers: GpuLayers::Count(5), ..fixed };
+        assert_eq!(attempts(&told, vec![8 * GIB], 99), (vec![(5, 8192)], false));
+    }
+
+    #[test]
+    fn other_failures_are_final() {
+        let room = Room { n_cores: 1, main_bytes: None, gpu_bytes: Vec::new() };
+        let mut n_tries = 0;
+        let outcome = with_less(&LoadOptions::default(), &info(), room, |_| {
+            n_tries += 1;
+            Err::<(), _>(load_error(Path::new("x"), "damaged"))
+        });
+        assert!(matches!(outcome, Err(EngineError::Load { .. })));
+        assert_eq!(n_tries, 1);
+    }
 }

@@ -12,9 +12,9 @@ use ingle_engine::{
 use crate::fault::FaultDomain;
 use crate::ffi::{self, guarded, sys};
 use crate::gate::Seat;
-use crate::log;
+use crate::log::{self, Buffer};
 use crate::lora;
-use crate::model::{Model, load_error, option_error, or_unknown};
+use crate::model::{Model, failure, load_error, option_error, or_unknown};
 use crate::plan::{Plan, ggml_type, n_window_cells};
 use crate::pool::ThreadPool;
 
@@ -114,13 +114,14 @@ impl LlamaDecoder {
         options: &LoadOptions,
         plan: &Plan,
         faults: &FaultDomain,
-    ) -> Result<Self, EngineError> {
+    ) -> Result<(Self, Vec<Buffer>), EngineError> {
         let params = context_params(options, plan)?;
         // SAFETY: the model is alive, and the parameters hold no pointers.
         let make = || guarded(|| unsafe { ffi::llama_init_from_model(model.as_ptr(), params) });
-        let (made, complaints) = log::capture(make);
-        let made = made.map_err(|reason| load_error(&options.path, reason))?;
-        let context = NonNull::new(made).map(Context).ok_or_else(|| refused_context(options, plan, &complaints))?;
+        let (made, captured) = log::capture(make);
+        let made = made.map_err(|reason| failure(&options.path, reason))?;
+        let refused = || refused_context(options, plan, &captured.complaints());
+        let context = NonNull::new(made).map(Context).ok_or_else(refused)?;
         // A graph uses as many of the pool's threads as it is made for.
         let n_threads = plan.n_threads.max(plan.n_prompt_threads);
         let pool = ThreadPool::new(n_threads, faults).map_err(|reason| load_error(&options.path, reason))?;
@@ -130,7 +131,7 @@ impl LlamaDecoder {
         let limits = limits(model, options, plan, &context);
         let batch = Batch::new(limits.n_batch);
         let model = Arc::clone(model);
-        Ok(Self {
+        let decoder = Self {
             context,
             limits,
             batch,
@@ -141,7 +142,8 @@ impl LlamaDecoder {
             seat: None,
             faults: faults.clone(),
             _model: model,
-        })
+        };
+        Ok((decoder, captured.buffers))
     }
 
     /// Computes one token and looks at the result: fuzzed weights load without complaint.
@@ -277,7 +279,7 @@ impl Decoder for LlamaDecoder {
             status
         };
         let step = || log::capture(|| guarded(decode));
-        let (result, complaints) = match &self.seat {
+        let (result, captured) = match &self.seat {
             Some(seat) => seat.with_cores(self.n_threads, step),
             None => step(),
         };
@@ -287,7 +289,7 @@ impl Decoder for LlamaDecoder {
                 return Ok(());
             }
             Ok(NO_ROOM) => DecodeError::NoRoom,
-            Ok(code) => DecodeError::Failed { reason: format!("{} (code {code})", or_unknown(&complaints)) },
+            Ok(code) => DecodeError::Failed { reason: format!("{} (code {code})", or_unknown(&captured.complaints())) },
             Err(reason) => DecodeError::Failed { reason },
         };
         self.put_back();
@@ -367,7 +369,7 @@ impl Decoder for LlamaDecoder {
             // checks them as it reads.
             guarded(|| unsafe { ffi::llama_state_seq_set_data(context, state.as_ptr(), state.len(), to as i32) })
         };
-        let (read, _complaints) = log::capture(read);
+        let (read, _) = log::capture(read);
         if read.is_ok_and(|n_bytes| n_bytes > 0) {
             return Ok(());
         }
@@ -387,7 +389,7 @@ impl Decoder for LlamaDecoder {
 
 /// Threads that compute during a step: one where the whole model is on the GPU.
 fn gate_threads(plan: &Plan, n_threads: usize, model: &Model) -> usize {
-    if plan.n_gpu_layers > model.n_layers() { 1 } else { n_threads }
+    if plan.placement.n_gpu_layers > model.n_layers() { 1 } else { n_threads }
 }
 
 fn context_params(options: &LoadOptions, plan: &Plan) -> Result<sys::llama_context_params, EngineError> {
@@ -441,7 +443,7 @@ fn refused_context(options: &LoadOptions, plan: &Plan, complaints: &str) -> Engi
         plan.n_cells,
         or_unknown(complaints)
     );
-    load_error(&options.path, reason)
+    failure(&options.path, reason)
 }
 
 fn limits(model: &Model, options: &LoadOptions, plan: &Plan, context: &Context) -> DecoderLimits {

@@ -12,8 +12,57 @@ const MAX_LINE: usize = 4096;
 struct Line {
     level: sys::ggml_log_level,
     text: String,
-    /// Warnings and errors of this thread while somebody wants to know, see [`capture`].
-    captured: Option<Vec<String>>,
+    /// What this thread is told while somebody wants to know, see [`capture`].
+    captured: Option<Captured>,
+}
+
+/// What llama.cpp said in the course of a call.
+#[derive(Debug, Default)]
+pub(crate) struct Captured {
+    complaints: Vec<String>,
+    /// What it has allocated.
+    pub(crate) buffers: Vec<Buffer>,
+}
+
+impl Captured {
+    /// The errors, in order.
+    pub(crate) fn complaints(&self) -> String {
+        self.complaints.join("; ")
+    }
+}
+
+/// A buffer that llama.cpp has allocated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Buffer {
+    /// Such as `CUDA0`, or `CPU_Mapped` for a file in memory.
+    pub device: String,
+    pub purpose: Purpose,
+    pub n_bytes: u64,
+}
+
+/// What a buffer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Weights,
+    Cache,
+    Compute,
+}
+
+impl Buffer {
+    /// Reads a line such as `load_tensors:   CPU_Mapped model buffer size =    98.87 MiB`.
+    fn from_line(line: &str) -> Option<Self> {
+        let (what, size) = line.split_once("buffer size =")?;
+        let (_, what) = what.rsplit_once(':')?;
+        let mut words = what.split_whitespace();
+        let device = words.next()?.to_owned();
+        let purpose = match words.next()? {
+            "model" => Purpose::Weights,
+            "KV" | "RS" => Purpose::Cache,
+            _ => Purpose::Compute,
+        };
+        let mib: f64 = size.split_whitespace().next()?.parse().ok()?;
+        Some(Self { device, purpose, n_bytes: (mib.max(0.0) * f64::from(1 << 20)) as u64 })
+    }
 }
 
 thread_local! {
@@ -59,19 +108,20 @@ impl Line {
             sys::GGML_LOG_LEVEL_INFO => tracing::debug!(target: "llama_cpp", "{text}"),
             _ => tracing::trace!(target: "llama_cpp", "{text}"),
         }
-        let is_complaint = self.level == sys::GGML_LOG_LEVEL_ERROR;
-        if let Some(captured) = self.captured.as_mut().filter(|_| is_complaint) {
-            captured.push(text.to_owned());
+        let Some(captured) = self.captured.as_mut() else { return };
+        captured.buffers.extend(Buffer::from_line(text));
+        if self.level == sys::GGML_LOG_LEVEL_ERROR {
+            captured.complaints.push(text.to_owned());
         }
     }
 }
 
-/// Runs `function` and returns what llama.cpp logged as errors on this thread meanwhile.
-pub(crate) fn capture<R>(function: impl FnOnce() -> R) -> (R, String) {
-    LINE.with(|line| line.borrow_mut().captured = Some(Vec::new()));
+/// Runs `function` and returns what llama.cpp said on this thread meanwhile.
+pub(crate) fn capture<R>(function: impl FnOnce() -> R) -> (R, Captured) {
+    LINE.with(|line| line.borrow_mut().captured = Some(Captured::default()));
     let result = function();
-    let lines = LINE.with(|line| line.borrow_mut().captured.take()).unwrap_or_default();
-    (result, lines.join("; "))
+    let captured = LINE.with(|line| line.borrow_mut().captured.take()).unwrap_or_default();
+    (result, captured)
 }
 
 #[cfg(test)]
@@ -80,7 +130,7 @@ mod tests {
 
     #[test]
     fn pieces_become_lines_and_errors_are_captured() {
-        let ((), errors) = capture(|| {
+        let ((), captured) = capture(|| {
             for (level, text) in [
                 (sys::GGML_LOG_LEVEL_INFO, c"fine\n"),
                 (sys::GGML_LOG_LEVEL_ERROR, c"first "),
@@ -92,6 +142,32 @@ mod tests {
                 unsafe { on_log(level, text.as_ptr(), std::ptr::null_mut()) };
             }
         });
-        assert_eq!(errors, "first half; second line");
+        assert_eq!(captured.complaints(), "first half; second line");
+    }
+
+    #[test]
+    fn buffers_are_read_off_their_lines() {
+        let read = |line: &str| {
+            Buffer::from_line(line).map(|buffer| (buffer.device, buffer.purpose, (buffer.n_bytes * 10) >> 20))
+        };
+        let cases = [
+            (
+                "load_tensors:   CPU_Mapped model buffer size =    98.50 MiB",
+                Some(("CPU_Mapped", Purpose::Weights, 985)),
+            ),
+            ("llama_kv_cache:      CUDA0 KV buffer size =   360.00 MiB", Some(("CUDA0", Purpose::Cache, 3600))),
+            ("llama_memory_recurrent:  CPU RS buffer size =  1.00 MiB", Some(("CPU", Purpose::Cache, 10))),
+            ("llama_context:        CPU  output buffer size =     2.50 MiB", Some(("CPU", Purpose::Compute, 25))),
+            ("sched_reserve:        CPU compute buffer size = 96.00 MiB", Some(("CPU", Purpose::Compute, 960))),
+            ("llama_context: n_ctx = 4096", None),
+            ("x: CPU model buffer size = many MiB", None),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(
+                read(line),
+                expected.map(|(device, purpose, size)| (device.to_owned(), purpose, size)),
+                "{line}"
+            );
+        }
     }
 }

@@ -43,9 +43,9 @@ fn load(model: &Model, lora: &Lora) -> Result<NonNull<sys::llama_adapter_lora>, 
     let c_path = c_path.map_err(|_| load_error(path, "its path holds a zero byte"))?;
     // SAFETY: the model is alive, and the path lives until the call returns.
     let init = || guarded(|| unsafe { sys::llama_adapter_lora_init(model.as_ptr(), c_path.as_ptr()) });
-    let (made, complaints) = log::capture(init);
+    let (made, captured) = log::capture(init);
     let made = made.map_err(|reason| load_error(path, reason))?;
-    let refused = || load_error(path, format!("llama.cpp refused the adapter: {}", or_unknown(&complaints)));
+    let refused = || load_error(path, format!("llama.cpp refused the adapter: {}", or_unknown(&captured.complaints())));
     NonNull::new(made).ok_or_else(refused)
 }
 

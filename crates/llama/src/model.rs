@@ -4,10 +4,11 @@ use std::ffi::{CString, c_char};
 use std::path::Path;
 use std::ptr::NonNull;
 
-use ingle_engine::{EngineError, GpuLayers, LoadOptions};
+use ingle_engine::{EngineError, GpuLayers, LoadOptions, SplitMode};
 
 use crate::ffi::{self, guarded, sys};
-use crate::log;
+use crate::fit::Placement;
+use crate::log::{self, Buffer};
 
 /// The weights. llama.cpp never changes them after loading, so threads share them freely.
 pub(crate) struct Model(NonNull<sys::llama_model>);
@@ -29,32 +30,49 @@ pub(crate) fn load_error(path: &Path, reason: impl Into<String>) -> EngineError 
     EngineError::Load { path: path.display().to_string(), reason: reason.into() }
 }
 
+/// A failure of llama.cpp as an [`EngineError`]: memory that could not be had is told apart, since less may do.
+pub(crate) fn failure(path: &Path, reason: String) -> EngineError {
+    const SIGNS: &[&str] = &["allocat", "out of memory", "bad_alloc", "cudaMalloc"];
+    match SIGNS.iter().any(|sign| reason.contains(sign)) {
+        true => EngineError::OutOfMemory { path: path.display().to_string(), reason },
+        false => load_error(path, reason),
+    }
+}
+
 /// An [`EngineError::Option`].
 pub(crate) fn option_error(option: &str, reason: impl Into<String>) -> EngineError {
     EngineError::Option { option: option.into(), reason: reason.into() }
 }
 
 impl Model {
-    /// Reads the weights; `n_gpu_layers` of them go to the GPU.
+    /// Reads the weights to where `placement` says, and tells what that took.
     ///
     /// # Errors
-    /// [`EngineError::Load`] with what llama.cpp logged, [`EngineError::Option`] for a split it cannot make.
-    pub(crate) fn load(options: &LoadOptions, n_gpu_layers: u32) -> Result<Self, EngineError> {
+    /// [`EngineError::Load`] with what llama.cpp logged, [`EngineError::OutOfMemory`] when there is not enough,
+    /// [`EngineError::Option`] for a split it cannot make.
+    pub(crate) fn load(options: &LoadOptions, placement: &Placement) -> Result<(Self, Vec<Buffer>), EngineError> {
         let path = &options.path;
         let bytes = path.as_os_str().as_encoded_bytes();
         let c_path = CString::new(bytes).map_err(|_| load_error(path, "its path holds a zero byte"))?;
-        let split = tensor_split(options)?;
+        let split = tensor_split(options, placement)?;
+        let patterns = expert_patterns(placement.n_cpu_experts);
+        let moved = moved_to_main_memory(&patterns);
         let overrides = kv_overrides(&options.header_overrides)?;
-        let mut params = model_params(options, n_gpu_layers, split.as_deref())?;
+        let mut params = model_params(options, placement, split.as_deref())?;
+        if !moved.is_empty() {
+            params.tensor_buft_overrides = moved.as_ptr();
+        }
         if !overrides.is_empty() {
             params.kv_overrides = overrides.as_ptr();
         }
-        // SAFETY: path, split and overrides live until the call returns; llama.cpp copies what it keeps.
+        // SAFETY: path, split, patterns and overrides live until the call returns; llama.cpp copies what it keeps.
         let load = || guarded(|| unsafe { ffi::llama_model_load_from_file(c_path.as_ptr(), params) });
-        let (result, complaints) = log::capture(load);
-        let model = result.map_err(|reason| load_error(path, reason))?;
-        let refused = || load_error(path, format!("llama.cpp refused it: {}", or_unknown(&complaints)));
-        NonNull::new(model).map(Self).ok_or_else(refused)
+        let (result, captured) = log::capture(load);
+        let model = result.map_err(|reason| failure(path, reason))?;
+        match NonNull::new(model) {
+            Some(model) => Ok((Self(model), captured.buffers)),
+            None => Err(failure(path, format!("llama.cpp refused it: {}", or_unknown(&captured.complaints())))),
+        }
     }
 
     pub(crate) fn as_ptr(&self) -> *mut sys::llama_model {
@@ -64,12 +82,6 @@ impl Model {
     pub(crate) fn vocab(&self) -> *const sys::llama_vocab {
         // SAFETY: the model is alive, and so is its vocabulary as long as it is.
         unsafe { sys::llama_model_get_vocab(self.as_ptr()) }
-    }
-
-    /// Bytes of all weights.
-    pub(crate) fn weight_bytes(&self) -> u64 {
-        // SAFETY: the model is alive.
-        unsafe { sys::llama_model_size(self.as_ptr()) }
     }
 
     /// Tokens the sliding-window layers look back; `None` without such layers.
@@ -107,14 +119,17 @@ pub(crate) fn or_unknown(complaints: &str) -> &str {
     if complaints.is_empty() { "it gave no reason" } else { complaints }
 }
 
-/// One share per device llama.cpp can have, `None` without shares.
-fn tensor_split(options: &LoadOptions) -> Result<Option<Vec<f32>>, EngineError> {
-    if options.tensor_split.is_empty() {
+/// One share per device llama.cpp can have, those of the placement where the options have none; `None` without shares.
+fn tensor_split(options: &LoadOptions, placement: &Placement) -> Result<Option<Vec<f32>>, EngineError> {
+    let mut shares = options.tensor_split.clone();
+    if shares.is_empty() {
+        shares = placement.layers_by_gpu.iter().map(|&count| count as f32).collect();
+    }
+    if shares.is_empty() {
         return Ok(None);
     }
     // SAFETY: has no preconditions.
     let n_max = unsafe { sys::llama_max_devices() };
-    let mut shares = options.tensor_split.clone();
     let is_bad = |share: &f32| !share.is_finite() || *share < 0.0;
     if shares.len() > n_max || shares.iter().any(is_bad) {
         return Err(option_error("tensor_split", format!("give at most {n_max} shares, none of them negative")));
@@ -123,17 +138,42 @@ fn tensor_split(options: &LoadOptions) -> Result<Option<Vec<f32>>, EngineError> 
     Ok(Some(shares))
 }
 
+/// The names of the experts' tensors in the first layers.
+fn expert_patterns(n_layers: u32) -> Vec<CString> {
+    let pattern = |layer: u32| format!(r"blk\.{layer}\.ffn_(up|down|gate|gate_up)_(ch|)exps");
+    (0..n_layers).filter_map(|layer| CString::new(pattern(layer)).ok()).collect()
+}
+
+/// What llama.cpp takes for "these tensors stay in main memory", with the empty entry that ends it; nothing for none.
+fn moved_to_main_memory(patterns: &[CString]) -> Vec<sys::llama_model_tensor_buft_override> {
+    if patterns.is_empty() {
+        return Vec::new();
+    }
+    // SAFETY: has no preconditions.
+    let main_memory = unsafe { sys::ggml_backend_cpu_buffer_type() };
+    let entry =
+        |pattern: &CString| sys::llama_model_tensor_buft_override { pattern: pattern.as_ptr(), buft: main_memory };
+    let end = sys::llama_model_tensor_buft_override { pattern: std::ptr::null(), buft: std::ptr::null_mut() };
+    patterns.iter().map(entry).chain([end]).collect()
+}
+
 fn model_params(
     options: &LoadOptions,
-    n_gpu_layers: u32,
+    placement: &Placement,
     split: Option<&[f32]>,
 ) -> Result<sys::llama_model_params, EngineError> {
     // SAFETY: has no preconditions.
     let mut params = unsafe { sys::llama_model_default_params() };
-    params.n_gpu_layers = i32::try_from(n_gpu_layers).unwrap_or(i32::MAX);
+    params.n_gpu_layers = i32::try_from(placement.n_gpu_layers).unwrap_or(i32::MAX);
+    params.split_mode = match options.split_mode {
+        SplitMode::Layer => sys::LLAMA_SPLIT_MODE_LAYER,
+        SplitMode::Row => sys::LLAMA_SPLIT_MODE_ROW,
+        SplitMode::None => sys::LLAMA_SPLIT_MODE_NONE,
+    };
     if let Some(main_gpu) = options.main_gpu {
         params.main_gpu = i32::try_from(main_gpu).map_err(|_| option_error("main_gpu", "there is no such GPU"))?;
-        if split.is_none() && options.gpu_layers != GpuLayers::Count(0) {
+        let is_layered = options.split_mode == SplitMode::Layer;
+        if split.is_none() && is_layered && options.gpu_layers != GpuLayers::Count(0) {
             params.split_mode = sys::LLAMA_SPLIT_MODE_NONE;
         }
     }

@@ -3,6 +3,7 @@
 use ingle_engine::{CacheType, EngineError, GpuLayers, Hardware, LoadOptions, Lora, MemoryEstimate, RopeScaling};
 use ingle_gguf::{GgmlType, ModelInfo};
 
+use crate::fit::{Demand, Placement};
 use crate::model::option_error;
 
 /// Requests that run at the same time.
@@ -22,12 +23,14 @@ const MOST_SAVED_BYTES: usize = 2 << 30;
 const CELL_BLOCK: usize = 256;
 /// A default context is never made smaller than this to save memory.
 const LEAST_CONTEXT: usize = 1024;
+/// Nor than this so that the model fits on the GPUs as a whole.
+const LEAST_GPU_CONTEXT: usize = 4096;
 const MAX_THREADS: usize = 512;
 /// Most tokens that llama.cpp computes at once; larger batches are taken apart by it.
 const MAX_PHYSICAL_BATCH: usize = 512;
 
 /// The sizes of one loaded model.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Plan {
     /// Cells in the cache, shared by all sequences.
     pub n_cells: usize,
@@ -42,32 +45,42 @@ pub(crate) struct Plan {
     pub n_threads: usize,
     /// Compute threads for prompts.
     pub n_prompt_threads: usize,
-    /// Layers on the GPU, the output matrix counted as one.
-    pub n_gpu_layers: u32,
+    /// Layers of the model, the output matrix not counted.
+    pub n_layers: u32,
+    /// Where the weights go.
+    pub placement: Placement,
     /// Main memory for finished prefixes outside the cache.
     pub most_saved_bytes: usize,
     pub memory: MemoryEstimate,
 }
 
 /// What the machine has, as far as sizes depend on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Room {
     pub n_cores: usize,
     /// Main memory free; `None` when unknown.
     pub main_bytes: Option<u64>,
-    /// Memory free on the GPUs that this build can use, together.
-    pub gpu_bytes: u64,
+    /// Memory free on each GPU that this build can use.
+    pub gpu_bytes: Vec<u64>,
 }
 
 impl Room {
-    pub(crate) fn new(hardware: &Hardware, gpu_bytes: u64) -> Self {
+    pub(crate) fn new(hardware: &Hardware, gpu_bytes: Vec<u64>) -> Self {
         let main_bytes = hardware.cpu().map(|cpu| cpu.free_bytes).filter(|&bytes| bytes > 0);
         Self { n_cores: hardware.n_cores.max(1), main_bytes, gpu_bytes }
     }
 
     /// For estimates before the machine is looked at.
     pub(crate) fn unlimited() -> Self {
-        Self { n_cores: 1, main_bytes: None, gpu_bytes: 0 }
+        Self { n_cores: 1, main_bytes: None, gpu_bytes: Vec::new() }
+    }
+
+    /// With an eighth less on the GPUs than a model that found no memory there wanted, or than there seemed to be.
+    pub(crate) fn tightened(&self, wanted_bytes: u64) -> Self {
+        let free_bytes: u64 = self.gpu_bytes.iter().sum();
+        let share = 0.875 * (wanted_bytes as f64 / free_bytes.max(1) as f64).min(1.0);
+        let gpu_bytes = self.gpu_bytes.iter().map(|&bytes| (bytes as f64 * share) as u64).collect();
+        Self { gpu_bytes, ..self.clone() }
     }
 }
 
@@ -76,29 +89,22 @@ impl Plan {
     ///
     /// # Errors
     /// [`EngineError::Option`] for options that contradict each other or llama.cpp's limits.
-    pub(crate) fn new(options: &LoadOptions, info: &ModelInfo, room: Room) -> Result<Self, EngineError> {
+    pub(crate) fn new(options: &LoadOptions, info: &ModelInfo, room: &Room) -> Result<Self, EngineError> {
         check_options(options)?;
         // "As much as it was trained with" is a context without end.
         let trained = LoadOptions { context_size: Some(info.n_ctx_train.max(1) as usize), ..options.clone() };
         let options = if options.context_size == Some(usize::MAX) { &trained } else { options };
         let n_slots = options.parallel.unwrap_or(DEFAULT_SLOTS);
         let n_batch = options.batch.unwrap_or(DEFAULT_BATCH);
-        let mut n_cells = options.context_size.unwrap_or_else(|| default_cells(info));
-        let mut plan = loop {
-            let plan = Self::with_cells(options, info, n_cells, n_slots, n_batch);
-            let limit = room.main_bytes.map(|bytes| bytes.saturating_add(room.gpu_bytes));
-            let is_fixed = options.context_size.is_some() || n_cells / 2 < LEAST_CONTEXT;
-            if is_fixed || limit.is_none_or(|limit| plan.memory.total_bytes() <= limit) {
-                break plan;
-            }
-            n_cells /= 2;
+        let with_cells = |n_cells| Self::with_cells(options, info, n_cells, n_slots, n_batch);
+        let n_cells = match options.context_size {
+            Some(n_cells) => n_cells,
+            None => default_context(info, options, room, &with_cells),
         };
+        let mut plan = with_cells(n_cells);
         plan.n_threads = options.threads.unwrap_or(room.n_cores);
         plan.n_prompt_threads = options.prompt_threads.unwrap_or(plan.n_threads);
-        plan.n_gpu_layers = match options.gpu_layers {
-            GpuLayers::Count(count) => count.min(info.n_layers + 1),
-            GpuLayers::Auto => layers_that_fit(info, &plan.memory, room.gpu_bytes),
-        };
+        plan.placement = Demand { info, options, memory: plan.memory }.place(&room.gpu_bytes);
         let main_left = room.main_bytes.map_or(0, |bytes| bytes.saturating_sub(plan.memory.total_bytes()));
         let share = (main_left / SAVED_SHARE).min(plan.memory.cache_bytes);
         plan.most_saved_bytes = usize::try_from(share).unwrap_or(usize::MAX).min(MOST_SAVED_BYTES);
@@ -107,6 +113,13 @@ impl Plan {
             return Err(option_error("parallel", reason));
         }
         Ok(plan)
+    }
+
+    /// The same with half the context, where nobody asked for a certain one and it has not become tiny.
+    pub(crate) fn halved(&self, options: &LoadOptions) -> Option<LoadOptions> {
+        let n_cells = self.n_cells / 2;
+        let may_shrink = options.context_size.is_none() && n_cells >= LEAST_CONTEXT;
+        may_shrink.then(|| LoadOptions { context_size: Some(n_cells), ..options.clone() })
     }
 
     fn with_cells(options: &LoadOptions, info: &ModelInfo, n_cells: usize, n_slots: usize, n_batch: usize) -> Self {
@@ -129,7 +142,8 @@ impl Plan {
             n_seqs,
             n_threads: 1,
             n_prompt_threads: 1,
-            n_gpu_layers: 0,
+            n_layers: info.n_layers,
+            placement: Placement::default(),
             most_saved_bytes: 0,
             memory,
         }
@@ -173,6 +187,29 @@ fn check_options(options: &LoadOptions) -> Result<(), EngineError> {
 
 fn default_cells(info: &ModelInfo) -> usize {
     2 * (info.n_ctx_train as usize).min(DEFAULT_SEQUENCE)
+}
+
+/// The context where nobody asked for one: halved until the memory holds it, and, where that is what it takes, until
+/// the model fits on the GPUs as a whole.
+fn default_context(info: &ModelInfo, options: &LoadOptions, room: &Room, with_cells: &dyn Fn(usize) -> Plan) -> usize {
+    let sizes = || {
+        std::iter::successors(Some(default_cells(info)), |&n_cells| {
+            Some(n_cells / 2).filter(|&half| half >= LEAST_CONTEXT)
+        })
+    };
+    let gpu_bytes: u64 = room.gpu_bytes.iter().sum();
+    if gpu_bytes > 0 && options.gpu_layers == GpuLayers::Auto {
+        let on_gpus =
+            |n_cells: &usize| Demand { info, options, memory: with_cells(*n_cells).memory }.fits(&room.gpu_bytes);
+        let long_enough = sizes().take_while(|&n_cells| n_cells >= LEAST_GPU_CONTEXT.min(default_cells(info)));
+        if let Some(n_cells) = long_enough.into_iter().find(on_gpus) {
+            return n_cells;
+        }
+    }
+    let Some(main_bytes) = room.main_bytes else { return default_cells(info) };
+    let limit = main_bytes.saturating_add(gpu_bytes);
+    let fits = |n_cells: &usize| with_cells(*n_cells).memory.total_bytes() <= limit;
+    sizes().find(fits).or_else(|| sizes().last()).unwrap_or(LEAST_CONTEXT)
 }
 
 /// Slots plus room for cached prefixes. Recurrent models pay for each with a whole state.
@@ -222,24 +259,6 @@ fn compute_bytes(info: &ModelInfo, n_cells: u64, n_rows: u64, n_batch: u64) -> u
     rows.saturating_add(activations).saturating_add(masks)
 }
 
-/// Layers whose weights and cache fit into `gpu_bytes` beside the compute buffers; the output matrix counts as one.
-fn layers_that_fit(info: &ModelInfo, memory: &MemoryEstimate, gpu_bytes: u64) -> u32 {
-    let all = info.n_layers + 1;
-    if memory.total_bytes() <= gpu_bytes {
-        return all;
-    }
-    let cache_per_layer = memory.cache_bytes / u64::from(info.n_layers.max(1));
-    let mut left = gpu_bytes.saturating_sub(memory.compute_bytes);
-    let mut count = 0;
-    // llama.cpp fills the GPU from the last layer towards the first.
-    for &layer_bytes in info.layer_bytes.iter().rev() {
-        let Some(rest) = left.checked_sub(layer_bytes.saturating_add(cache_per_layer)) else { break };
-        left = rest;
-        count += 1;
-    }
-    count.min(info.n_layers)
-}
-
 pub(crate) fn ggml_type(cache_type: CacheType) -> GgmlType {
     match cache_type {
         CacheType::F32 => GgmlType::F32,
@@ -270,7 +289,7 @@ mod tests {
     }
 
     fn plan(options: LoadOptions, info: &ModelInfo) -> Plan {
-        Plan::new(&options, info, Room::unlimited()).unwrap()
+        Plan::new(&options, info, &Room::unlimited()).unwrap()
     }
 
     #[test]
@@ -304,27 +323,29 @@ mod tests {
     fn a_default_context_shrinks_to_the_memory_there_is() {
         let info = info(|_| {});
         let all = plan(LoadOptions::default(), &info);
-        let room = Room { n_cores: 3, main_bytes: Some(all.memory.total_bytes() - 1), gpu_bytes: 0 };
-        let shrunk = Plan::new(&LoadOptions::default(), &info, room).unwrap();
+        let room = Room { n_cores: 3, main_bytes: Some(all.memory.total_bytes() - 1), gpu_bytes: Vec::new() };
+        let shrunk = Plan::new(&LoadOptions::default(), &info, &room).unwrap();
         assert_eq!((shrunk.n_cells, shrunk.n_threads), (4096, 3));
         let fixed = LoadOptions { context_size: Some(8192), ..LoadOptions::default() };
-        assert_eq!(Plan::new(&fixed, &info, room).unwrap().n_cells, 8192, "what was asked for is tried");
+        assert_eq!(Plan::new(&fixed, &info, &room).unwrap().n_cells, 8192, "what was asked for is tried");
+        let none = Room { main_bytes: Some(0), ..room };
+        assert_eq!(Plan::new(&LoadOptions::default(), &info, &none).unwrap().n_cells, 1024);
     }
 
     #[test]
-    fn layers_go_to_the_gpu_as_far_as_they_fit() {
+    fn what_failed_is_tried_with_half_the_context() {
         let info = info(|_| {});
-        let needed = plan(LoadOptions::default(), &info).memory;
-        let layers = |gpu_bytes: u64, gpu_layers: GpuLayers| {
-            let options = LoadOptions { gpu_layers, ..LoadOptions::default() };
-            let room = Room { n_cores: 1, main_bytes: None, gpu_bytes };
-            Plan::new(&options, &info, room).unwrap().n_gpu_layers
-        };
-        assert_eq!(layers(0, GpuLayers::Auto), 0);
-        assert_eq!(layers(needed.total_bytes(), GpuLayers::Auto), 3);
-        let one = needed.compute_bytes + info.layer_bytes[1] + needed.cache_bytes / 2;
-        assert_eq!(layers(one, GpuLayers::Auto), 1);
-        assert_eq!(layers(one - 1, GpuLayers::Auto), 0);
-        assert_eq!(layers(0, GpuLayers::Count(99)), 3);
+        let mut options = LoadOptions::default();
+        let mut sizes = Vec::new();
+        loop {
+            let plan = plan(options.clone(), &info);
+            sizes.push(plan.n_cells);
+            let free = LoadOptions { context_size: None, ..options };
+            let Some(smaller) = plan.halved(&free) else { break };
+            options = smaller;
+        }
+        assert_eq!(sizes, [8192, 4096, 2048, 1024]);
+        let fixed = LoadOptions { context_size: Some(8192), ..LoadOptions::default() };
+        assert_eq!(plan(fixed.clone(), &info).halved(&fixed), None, "a context that was asked for is kept");
     }
 }

@@ -1,46 +1,121 @@
-//! ggml's backends as plug-ins: found in one fixed folder, loaded once, before llama.cpp is initialised.
+//! ggml's backends as plug-ins: found in one fixed folder, checked, and loaded once, before llama.cpp is initialised.
 //!
-//! Builds with the feature `plugins` hold no backend at all. ggml picks the best of the CPU variants in the
-//! folder, and takes every other plug-in that loads: CUDA's needs the driver's library, so it loads only where there is
-//! a driver.
+//! Builds with the feature `plugins` hold no backend at all. Of the CPU's variants the best for this processor is taken;
+//! of the GPUs' those that the caller asks for, so that the library of a driver that does not answer is never touched.
+//! A plug-in shares data structures with the program, so each must have been built from the very same sources: they
+//! carry a stamp (`cmake/compiler_fixes.cmake`), and another one, or none, is refused.
+
+mod library;
+mod select;
 
 use std::ffi::CString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::ffi::sys;
+pub(crate) use select::GPU_KINDS;
+use select::{Candidate, Selection};
+pub use select::{LoadedPlugin, RefusedPlugin};
 
 /// Names the folder; for packages that put it elsewhere and for trials.
 const FOLDER_VARIABLE: &str = "INGLE_BACKENDS_PATH";
 
-/// Loads what there is. Without the feature the backends are linked in and nothing is done.
-pub(crate) fn load() {
+static REPORT: OnceLock<PluginReport> = OnceLock::new();
+
+/// What became of the plug-ins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PluginReport {
+    /// Where they were looked for.
+    pub folder: PathBuf,
+    /// Those in use, the CPU's first.
+    pub loaded: Vec<LoadedPlugin>,
+    /// Those that could not be used.
+    pub refused: Vec<RefusedPlugin>,
+}
+
+/// What became of the plug-ins; `None` in a program that has its backends linked in, and before llama.cpp is needed.
+pub fn plugin_report() -> Option<&'static PluginReport> {
+    REPORT.get()
+}
+
+/// Loads what there is for the CPU, and for the GPUs what is `wanted` (names such as `cuda`). Without the feature the
+/// backends are linked in and nothing is done.
+pub(crate) fn load(wanted: &dyn Fn() -> Vec<String>) {
     if !cfg!(feature = "plugins") {
         return;
     }
-    match folder() {
-        // ggml would look beside the program and in the current folder if it were given no path: neither is safe.
-        Some(folder) if folder.is_dir() => {
-            tracing::debug!(folder = %folder.display(), "loading ggml's backends");
-            match CString::new(folder.into_os_string().into_encoded_bytes()) {
-                // SAFETY: the string ends in zero and lives until the call returns.
-                Ok(path) => unsafe { sys::ggml_backend_load_all_from_path(path.as_ptr()) },
-                Err(_) => tracing::error!("the folder of ggml's backends has a zero byte in its path"),
-            }
+    let folder = folder().unwrap_or_default();
+    let report = load_from(&folder, &wanted());
+    for plugin in &report.loaded {
+        tracing::info!(file = plugin.file.as_str(), kind = plugin.kind.as_str(), "ggml backend");
+    }
+    for plugin in &report.refused {
+        tracing::warn!(file = plugin.file.as_str(), "a ggml backend is not used: {}", plugin.reason);
+    }
+    if !report.loaded.iter().any(|plugin| plugin.kind == "cpu") {
+        tracing::error!("{}", missing());
+    }
+    // Only the first of two initialisations gets here.
+    let _ = REPORT.set(report);
+}
+
+fn load_from(folder: &Path, wanted: &[String]) -> PluginReport {
+    let mut report = PluginReport { folder: folder.to_owned(), ..PluginReport::default() };
+    let candidates = match library::candidates(folder) {
+        Ok(candidates) => candidates,
+        Err(reason) => {
+            report.refused.push(RefusedPlugin { file: folder.display().to_string(), reason });
+            return report;
         }
-        _ => tracing::error!("{}", missing()),
+    };
+    let Selection { chosen, refused } = select::select(&candidates, wanted, &library::Dynamic);
+    report.refused = refused;
+    for group in chosen {
+        load_first(folder, group, &mut report);
+    }
+    report
+}
+
+/// Loads the first of a group that can be loaded; the others are second choices.
+fn load_first(folder: &Path, group: Vec<Candidate>, report: &mut PluginReport) {
+    for candidate in group {
+        match register(&folder.join(&candidate.file)) {
+            Ok(()) => {
+                report.loaded.push(LoadedPlugin { file: candidate.file, kind: candidate.kind });
+                return;
+            }
+            Err(reason) => report.refused.push(RefusedPlugin { file: candidate.file, reason }),
+        }
+    }
+}
+
+/// Hands a file to ggml, which keeps it open.
+fn register(path: &Path) -> Result<(), String> {
+    let text = path.as_os_str().as_encoded_bytes();
+    let path = CString::new(text).map_err(|_| "its path holds a zero byte".to_owned())?;
+    // SAFETY: the string ends in zero and lives until the call returns.
+    let load = || unsafe { sys::ggml_backend_load(path.as_ptr()) };
+    let (registry, captured) = crate::log::capture(load);
+    match registry.is_null() {
+        true => Err(crate::model::or_unknown(&captured.complaints()).to_owned()),
+        false => Ok(()),
     }
 }
 
 /// What to say when no plug-in could be used.
 pub(crate) fn missing() -> String {
     let place = folder().map_or_else(|| "lib/ingle".to_owned(), |folder| folder.display().to_string());
+    let refused = plugin_report().map(|report| report.refused.as_slice()).unwrap_or_default();
+    let why: Vec<String> = refused.iter().map(|plugin| format!("{}: {}", plugin.file, plugin.reason)).collect();
+    let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join("; ")) };
     format!(
-        "no ggml backend could be loaded from {place}: this build needs libggml-cpu-*.so of its own version there; \
-         install them, or name their folder in {FOLDER_VARIABLE}"
+        "no ggml backend for the CPU could be loaded from {place}{why}: this build needs libggml-cpu-*.so of its own \
+         version there; install them, or name their folder in {FOLDER_VARIABLE}"
     )
 }
 
-/// `INGLE_BACKENDS_PATH`, or `../lib/ingle` seen from the program, with links resolved.
+/// `INGLE_BACKENDS_PATH`, or `../lib/ingle` seen from the program, with links resolved. ggml itself would look beside
+/// the program and in the current folder: neither is safe.
 fn folder() -> Option<PathBuf> {
     if let Some(folder) = std::env::var_os(FOLDER_VARIABLE).filter(|folder| !folder.is_empty()) {
         return Some(folder.into());
@@ -48,3 +123,6 @@ fn folder() -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?.canonicalize().ok()?;
     Some(program.parent()?.parent()?.join("lib/ingle"))
 }
+
+#[cfg(test)]
+mod tests;

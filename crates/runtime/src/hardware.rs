@@ -4,10 +4,12 @@
 //! the same program runs where there is no driver. Everything but the two readers of the real machine is arithmetic over
 //! texts and answers that are handed in, so each branch is tested without the machine it is about.
 
+mod choice;
 mod cpu;
 mod gpu;
 mod memory;
 mod nvml;
+mod others;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -15,15 +17,17 @@ mod tests;
 use std::fmt::Write as _;
 
 use ingle_engine::Hardware;
-pub use ingle_engine::{Device, DeviceKind};
+pub use ingle_engine::{Device, DeviceKind, DeviceLoad};
 
+pub use choice::{Interface, NoGpu, in_use, require_gpu, wanted_interfaces};
 use sources::{Files, GpuSource, Machine};
 
 /// The machine this program runs on, with what is free now. Takes a few milliseconds, with a GPU some tens.
 pub fn detect() -> Hardware {
     let n_available = std::thread::available_parallelism().map_or(1, usize::from);
     let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
-    let machine = Machine { n_available, visible_gpus: visible.as_deref() };
+    let is_apple = cfg!(all(target_os = "macos", target_arch = "aarch64"));
+    let machine = Machine { n_available, visible_gpus: visible.as_deref(), is_apple };
     detect_from(&sources::RealFiles, &nvml::Nvml, &machine)
 }
 
@@ -34,35 +38,22 @@ fn detect_from(files: &dyn Files, gpus: &dyn GpuSource, machine: &Machine<'_>) -
     let found = gpu::read(gpus, machine.visible_gpus, &mut notes);
     let cpu = Device {
         kind: DeviceKind::Cpu,
-        index: 0,
         name: processor.name,
         total_bytes: memory.total_bytes,
         free_bytes: memory.free_bytes,
-        compute_capability: None,
+        ..Device::default()
     };
     Hardware {
-        devices: std::iter::once(cpu).chain(found.devices).collect(),
+        devices: std::iter::once(cpu).chain(found.devices).chain(others::read(files, machine)).collect(),
+        idle_gpus: Vec::new(),
         n_cores: processor.n_cores,
+        n_numa_nodes: processor.n_numa_nodes,
         instruction_sets: processor.instruction_sets,
         driver_version: found.driver_version,
         cuda_version: found.cuda_version,
+        gpu_interfaces: others::interfaces(files, machine),
         notes,
     }
-}
-
-/// The same machine for a program whose backends cannot use GPUs: their memory does not count, and a note says why.
-pub fn without_gpus(mut hardware: Hardware) -> Hardware {
-    let names: Vec<&str> = hardware.gpus().map(|gpu| gpu.name.as_str()).collect();
-    if !names.is_empty() {
-        let note = format!(
-            "{} is here, but this program was built without CUDA: running on the CPU (build it with --features \
-             ingle/cuda)",
-            names.join(", ")
-        );
-        hardware.notes.push(note);
-    }
-    hardware.devices.retain(|device| device.kind == DeviceKind::Cpu);
-    hardware
 }
 
 /// One line for the log at start.
@@ -78,8 +69,10 @@ pub fn summary(hardware: &Hardware) -> String {
     }
     for gpu in hardware.gpus() {
         let capability = gpu.compute_capability.map(|(major, minor)| format!(", compute {major}.{minor}"));
-        let _ =
-            write!(line, "; GPU {} {}{}, {}", gpu.index, gpu.name, capability.unwrap_or_default(), memory_text(gpu));
+        let _ = write!(line, "; GPU {} {}{}", gpu.index, gpu.name, capability.unwrap_or_default());
+        if gpu.total_bytes > 0 {
+            let _ = write!(line, ", {}", memory_text(gpu));
+        }
     }
     if let Some(driver) = &hardware.driver_version {
         let _ = write!(line, "; driver {driver}");

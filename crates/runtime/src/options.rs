@@ -4,7 +4,7 @@ use ingle_catalog::{ModelConfig, TokenCount};
 use ingle_engine::sampling::{self, Dry, DryBreakers, Mirostat, SamplerKind, SamplingParams, Xtc};
 use ingle_engine::{
     CacheType, ContextOverflow, EngineError, FlashAttention, GpuLayers, LoadOptions, Lora, PrefixReuse, RopeScaling,
-    Segment, Surround, TokenId, Tokenizer, Yarn,
+    Segment, SplitMode, Surround, TokenId, Tokenizer, Yarn,
 };
 
 use ingle_grammar::GrammarSource;
@@ -282,6 +282,8 @@ pub(crate) fn load_options(
         gpu_layers: gpu_layers.or(defaults.gpu_layers).unwrap_or_default(),
         main_gpu: load.main_gpu.map(|gpu| gpu as usize),
         tensor_split: load.tensor_split.clone(),
+        split_mode: load.options.split_mode.map(split_mode).unwrap_or_default(),
+        n_cpu_experts: load.options.n_cpu_moe,
         mmap: load.mmap,
         mlock: load.mmlock.unwrap_or(false),
         cache_type_k: cache_type("cache_type_k", &load.cache_type_k)?,
@@ -304,6 +306,14 @@ pub(crate) fn load_options(
         header_overrides: load.overrides.clone(),
         overflow,
     })
+}
+
+fn split_mode(mode: ingle_catalog::SplitMode) -> SplitMode {
+    match mode {
+        ingle_catalog::SplitMode::None => SplitMode::None,
+        ingle_catalog::SplitMode::Layer => SplitMode::Layer,
+        ingle_catalog::SplitMode::Row => SplitMode::Row,
+    }
 }
 
 fn rope_scaling(scaling: ingle_catalog::RopeScaling) -> RopeScaling {

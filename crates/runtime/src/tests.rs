@@ -23,22 +23,8 @@ fn machine(free: &Arc<AtomicU64>) -> Arc<dyn Fn() -> Hardware + Send + Sync> {
     let free = Arc::clone(free);
     Arc::new(move || {
         let free_bytes = free.load(Ordering::Relaxed);
-        let cpu = Device {
-            kind: DeviceKind::Cpu,
-            index: 0,
-            name: "test".into(),
-            total_bytes: 1 << 30,
-            free_bytes,
-            compute_capability: None,
-        };
-        Hardware {
-            devices: vec![cpu],
-            n_cores: 2,
-            instruction_sets: Vec::new(),
-            driver_version: None,
-            cuda_version: None,
-            notes: Vec::new(),
-        }
+        let cpu = Device { name: "test".into(), total_bytes: 1 << 30, free_bytes, ..Device::default() };
+        Hardware { devices: vec![cpu], n_cores: 2, ..Hardware::default() }
     })
 }
 

@@ -88,6 +88,11 @@ fn of_engine(error: EngineError, message: String) -> ApiError {
             tracing::error!(error = message, "a model cannot be loaded");
             ApiError { param: Some("model".into()), ..ApiError::bad_request("model_load_failed", message) }
         }
+        // Waiting does not make the machine larger, but models that are in memory now may go.
+        EngineError::OutOfMemory { .. } => {
+            tracing::error!(error = message, "a model finds no memory");
+            ApiError::unavailable("insufficient_memory", message, LATER_SECS)
+        }
         EngineError::Option { option, .. } => ApiError::invalid_value(option, message),
         // The same request would meet the same limit again: nothing to retry.
         EngineError::Constraint(_) => ApiError::bad_request("invalid_grammar", message),

@@ -88,6 +88,7 @@ fn loaded_model(model: ingle_runtime::LoadedModel) -> LoadedModel {
         backend: Some(model.backend).filter(|backend| !backend.is_empty()),
         state: Some(state_name(&model.state).into()),
         memory_bytes: Some(model.memory.total_bytes()).filter(|&bytes| bytes > 0),
+        placement: Some(model.placement).filter(|placement| !placement.is_empty()),
     }
 }
 
@@ -100,34 +101,42 @@ fn state_name(state: &ModelState) -> &'static str {
 }
 
 fn hardware(hardware: &ingle_runtime::Hardware) -> Value {
-    let devices: Vec<Value> = hardware
-        .devices
-        .iter()
-        .map(|device| {
-            json!({
-                "kind": device.kind.name(),
-                "index": device.index,
-                "name": device.name,
-                "total_bytes": device.total_bytes,
-                "free_bytes": device.free_bytes,
-                "compute_capability": device.compute_capability.map(|(major, minor)| format!("{major}.{minor}")),
-            })
+    let device = |device: &ingle_runtime::hardware::Device, used: bool| {
+        json!({
+            "used": used,
+            "kind": device.kind.name(),
+            "index": device.index,
+            "name": device.name,
+            "total_bytes": device.total_bytes,
+            "free_bytes": device.free_bytes,
+            "compute_capability": device.compute_capability.map(|(major, minor)| format!("{major}.{minor}")),
+            "utilization_percent": device.load.utilization_percent,
+            "power_watts": device.load.power_milliwatts.map(|power| power as f64 / 1000.0),
+            "power_limit_watts": device.load.power_limit_milliwatts.map(|power| power as f64 / 1000.0),
+            "numa_node": device.numa_node,
         })
-        .collect();
+    };
+    let used = hardware.devices.iter().map(|found| device(found, true));
+    let devices: Vec<Value> = used.chain(hardware.idle_gpus.iter().map(|found| device(found, false))).collect();
     json!({
         "devices": devices,
         "cores": hardware.n_cores,
+        "numa_nodes": hardware.n_numa_nodes,
         "instruction_sets": hardware.instruction_sets,
         "driver_version": hardware.driver_version,
         "cuda_version": hardware.cuda_version.map(|(major, minor)| format!("{major}.{minor}")),
+        "gpu_interfaces": hardware.gpu_interfaces,
         "notes": hardware.notes,
     })
 }
 
 /// `GET /metrics`
 pub(crate) async fn metrics(State(state): State<ServerState>) -> Response {
+    let runtime = state.runtime().clone();
+    // Asking the driver may take a while.
+    let hardware = tokio::task::spawn_blocking(move || runtime.hardware()).await.unwrap_or_default();
     let models: Vec<ModelGauges> = state.runtime().loaded().into_iter().map(gauges).collect();
-    let text = state.metrics().render(&models);
+    let text = state.metrics().render(&models, &hardware);
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
 }
 

@@ -2,14 +2,19 @@
 //!
 //! Counters of requests and answers are fed by one function each, from what a finished request or answer carries;
 //! gauges are read from the runtime when somebody asks for them.
+mod devices;
+
 use std::time::Duration;
 
+use ingle_runtime::Hardware;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+use devices::DeviceGauges;
 
 /// Upper bounds in seconds.
 const REQUEST_SECS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
@@ -107,6 +112,7 @@ pub(crate) struct Metrics {
     cells_used: ModelFamily,
     cells_cached: ModelFamily,
     models: Family<StateLabels, Gauge>,
+    devices: DeviceGauges,
 }
 
 impl Metrics {
@@ -133,6 +139,7 @@ impl Metrics {
             cells: add_family(ours, "cells", "Cells of the context"),
             cells_used: add_family(ours, "cells_used", "Cells of running requests"),
             cells_cached: add_family(ours, "cells_cached", "Cells that only cached prefixes hold"),
+            devices: DeviceGauges::new(ours),
             models: add_family(ours, "models", "Models in memory or on their way there, by state"),
             registry,
         }
@@ -162,8 +169,9 @@ impl Metrics {
         }
     }
 
-    /// Everything as text, with the gauges of the models that are in memory now.
-    pub(crate) fn render(&self, models: &[ModelGauges]) -> String {
+    /// Everything as text, with the gauges of the models that are in memory and of the devices as they are now.
+    pub(crate) fn render(&self, models: &[ModelGauges], hardware: &Hardware) -> String {
+        self.devices.set(hardware);
         let families = [&self.waiting, &self.running, &self.slots, &self.cells, &self.cells_used, &self.cells_cached];
         families.iter().for_each(|family| family.clear());
         self.models.clear();
@@ -203,7 +211,7 @@ fn add_family<M: prometheus_client::registry::Metric + Clone + Default>(
 mod tests {
     use std::time::Duration;
 
-    use super::{FinishedAnswer, FinishedRequest, Metrics, ModelGauges};
+    use super::{FinishedAnswer, FinishedRequest, Hardware, Metrics, ModelGauges};
 
     fn answer() -> FinishedAnswer {
         FinishedAnswer {
@@ -242,7 +250,7 @@ mod tests {
             took: Duration::from_millis(1),
         };
         metrics.record_request(request);
-        let text = metrics.render(&[gauges("m")]);
+        let text = metrics.render(&[gauges("m")], &Hardware::default());
         for line in [
             "ingle_http_requests_total{method=\"GET\",path=\"/v1/models/{*id}\",status=\"404\"} 1",
             "ingle_prompt_tokens_total{model=\"m\"} 20",
@@ -262,8 +270,8 @@ mod tests {
     #[test]
     fn a_model_that_has_gone_has_no_gauges() {
         let metrics = Metrics::new();
-        metrics.render(&[gauges("a"), gauges("b")]);
-        let text = metrics.render(&[gauges("b")]);
+        metrics.render(&[gauges("a"), gauges("b")], &Hardware::default());
+        let text = metrics.render(&[gauges("b")], &Hardware::default());
         assert!(!text.contains("model=\"a\""), "{text}");
         assert!(text.contains("ingle_slots{model=\"b\"} 4"), "{text}");
     }

@@ -13,8 +13,20 @@ struct Place {
     port: u16,
 }
 
+/// The socket that a supervisor such as systemd has opened already; else the address is bound.
+pub(super) async fn take_or_bind(address: &str) -> anyhow::Result<TcpListener> {
+    let inherited = listenfd::ListenFd::from_env().take_tcp_listener(0);
+    match inherited.context("the socket that the supervisor hands over is no TCP socket that listens")? {
+        Some(listener) => {
+            listener.set_nonblocking(true).context("the socket that the supervisor hands over cannot be used")?;
+            TcpListener::from_std(listener).context("the socket that the supervisor hands over cannot be used")
+        }
+        None => bind(address).await,
+    }
+}
+
 /// Binds `HOST:PORT`, `[V6]:PORT` or `:PORT`.
-pub(super) async fn bind(address: &str) -> anyhow::Result<TcpListener> {
+async fn bind(address: &str) -> anyhow::Result<TcpListener> {
     let place = parse(address).with_context(|| {
         format!(
             "address {address:?} cannot be used: write HOST:PORT such as 127.0.0.1:8080, or :8080 for every interface"

@@ -2,7 +2,8 @@
 
 use super::{
     Availability, BackendOptions, ContextSize, FlashAttention, FunctionConfig, GpuLayers, LLAMA_CPP, LoadConfig,
-    Mirostat, MirostatVersion, ModelConfig, OutputConfig, RequestDefaults, Residency, TemplateConfig, TokenCount,
+    Mirostat, MirostatVersion, ModelConfig, OutputConfig, RequestDefaults, Residency, SplitMode, TemplateConfig,
+    TokenCount,
 };
 use crate::model_yaml::{
     Flag, FunctionYaml, ModelYaml, ParametersYaml, Real, ReplacementYaml, TemplateYaml, Text, Whole, read_flag,
@@ -297,6 +298,9 @@ fn backend_options(written: &[String]) -> Resolved<BackendOptions> {
             "check_tensors" => options.check_tensors = Some(option_flag(line, value)?),
             "n_ubatch" => options.n_ubatch = option_count(line, value)?,
             "threads_batch" => options.threads_batch = option_count(line, value)?,
+            "split_mode" | "sm" => options.split_mode = Some(split_mode(line, value)?),
+            "cpu_moe" if option_flag(line, value)? => options.n_cpu_moe = Some(u32::MAX),
+            "n_cpu_moe" => options.n_cpu_moe = Some(option_number(line, value)?),
             // What else there may be is a warning; see `keys`.
             _ => {}
         }
@@ -313,9 +317,22 @@ fn option_flag(line: &str, value: Option<&str>) -> Resolved<bool> {
 
 /// A count; 0 is "automatic".
 fn option_count(line: &str, value: Option<&str>) -> Resolved<Option<NonZeroU32>> {
+    option_number(line, value).map(NonZeroU32::new)
+}
+
+fn option_number(line: &str, value: Option<&str>) -> Resolved<u32> {
     match value.and_then(|value| value.parse().ok()) {
-        Some(count) => Ok(NonZeroU32::new(count)),
+        Some(number) => Ok(number),
         None => bad("options", format!("{line:?} should have a number")),
+    }
+}
+
+fn split_mode(line: &str, value: Option<&str>) -> Resolved<SplitMode> {
+    match value.unwrap_or_default().to_ascii_lowercase().as_str() {
+        "none" => Ok(SplitMode::None),
+        "layer" => Ok(SplitMode::Layer),
+        "row" => Ok(SplitMode::Row),
+        _ => bad("options", format!("{line:?} should be none, layer or row")),
     }
 }
 

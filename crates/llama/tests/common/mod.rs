@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use ingle_engine::sampling::SamplingParams;
 use ingle_engine::{
-    Backend, Completion, Device, DeviceKind, EndOfGeneration, Engine, EngineError, GenerationEvent, GenerationRequest,
-    Hardware, LoadOptions, Segment, Surround, TextModel, TokenId,
+    Backend, Completion, Device, EndOfGeneration, Engine, EngineError, GenerationEvent, GenerationRequest, Hardware,
+    LoadOptions, Segment, Surround, TextModel, TokenId,
 };
 use ingle_llama::LlamaBackend;
 
@@ -30,23 +30,9 @@ pub fn model_path(file: &str) -> Option<PathBuf> {
 }
 
 pub fn hardware() -> Hardware {
-    let cpu = Device {
-        kind: DeviceKind::Cpu,
-        index: 0,
-        name: "test".into(),
-        total_bytes: 0,
-        free_bytes: 0,
-        compute_capability: None,
-    };
+    let cpu = Device { name: "test".into(), total_bytes: 0, free_bytes: 0, ..Device::default() };
     let n_cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-    Hardware {
-        devices: vec![cpu],
-        n_cores,
-        instruction_sets: Vec::new(),
-        driver_version: None,
-        cuda_version: None,
-        notes: Vec::new(),
-    }
+    Hardware { devices: vec![cpu], n_cores, ..Hardware::default() }
 }
 
 pub fn options(path: PathBuf, name: &str) -> LoadOptions {

@@ -9,6 +9,8 @@ pub(super) struct Processor {
     pub(super) name: String,
     /// Physical cores under affinity and quota, at least 1.
     pub(super) n_cores: usize,
+    /// NUMA nodes with memory, at least 1.
+    pub(super) n_numa_nodes: usize,
     pub(super) instruction_sets: Vec<String>,
 }
 
@@ -44,6 +46,7 @@ pub(super) fn read(files: &dyn Files, n_available: usize, notes: &mut Vec<String
     Processor {
         name: name(&info),
         n_cores: n_cores(files, n_available, notes),
+        n_numa_nodes: n_numa_nodes(files, notes),
         instruction_sets: instruction_sets(&info),
     }
 }
@@ -81,6 +84,19 @@ fn n_cores(files: &dyn Files, n_available: usize, notes: &mut Vec<String>) -> us
         notes.push(format!("{n_available} hardware threads share these {n_cores} cores"));
     }
     n_cores
+}
+
+/// Weights that one node holds are read slowly from the others.
+fn n_numa_nodes(files: &dyn Files, notes: &mut Vec<String>) -> usize {
+    let text = files.read("/sys/devices/system/node/has_memory").unwrap_or_default();
+    let n_nodes = parse_list(&text).map_or(1, |nodes| nodes.len().max(1));
+    if n_nodes > 1 {
+        notes.push(format!(
+            "{n_nodes} NUMA nodes: a model on the CPU answers faster when it is kept on one (numactl --cpunodebind=0 \
+             --membind=0), as long as it fits there"
+        ));
+    }
+    n_nodes
 }
 
 /// Which hardware threads share the core of this one; the same text for each of them.

@@ -1,9 +1,12 @@
 //! NVIDIA's management library, opened at run time.
 
-use nvml_wrapper::Nvml as Library;
 use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::{Device, Nvml as Library};
 
-use super::sources::{Gpu, GpuSource, GpuSurvey, NoSurvey};
+use super::sources::{Gpu, GpuSource, GpuSurvey, Instance, NoSurvey};
+
+/// `nvmlDeviceGetMigMode` says so where a GPU is cut up.
+const MIG_ENABLED: u32 = 1;
 
 /// NVML of this machine. Opened for each survey: a driver that comes or goes is noticed.
 pub(super) struct Nvml;
@@ -24,7 +27,10 @@ impl GpuSource for Nvml {
 fn no_survey(error: &NvmlError) -> NoSurvey {
     match error {
         NvmlError::LibloadingError(reason) if !is_missing(&reason.to_string()) => NoSurvey::Failed(reason.to_string()),
-        NvmlError::LibloadingError(_) | NvmlError::LibraryNotFound | NvmlError::DriverNotLoaded => NoSurvey::NoDriver,
+        NvmlError::LibloadingError(_) | NvmlError::LibraryNotFound => NoSurvey::NoDriver,
+        NvmlError::DriverNotLoaded => NoSurvey::NotLoaded,
+        NvmlError::NoPermission | NvmlError::OperatingSystem => NoSurvey::NoPermission,
+        NvmlError::LibRmVersionMismatch => NoSurvey::VersionMismatch,
         other => NoSurvey::Failed(other.to_string()),
     }
 }
@@ -36,14 +42,41 @@ pub(super) fn is_missing(reason: &str) -> bool {
 
 fn gpu(library: &Library, index: u32) -> Result<Gpu, NvmlError> {
     let device = library.device_by_index(index)?;
-    let memory = device.memory_info()?;
+    // Boards whose GPU shares the main memory have no memory of their own to tell of.
+    let (total_bytes, free_bytes) = match device.memory_info() {
+        Ok(memory) => (memory.total, memory.free),
+        Err(NvmlError::NotSupported) => (0, 0),
+        Err(error) => return Err(error),
+    };
     let capability = device.cuda_compute_capability().ok();
     let number = |number: i32| u32::try_from(number).ok();
     Ok(Gpu {
         name: device.name()?,
         uuid: device.uuid().ok(),
-        total_bytes: memory.total,
-        free_bytes: memory.free,
+        total_bytes,
+        free_bytes,
         compute_capability: capability.and_then(|found| Some((number(found.major)?, number(found.minor)?))),
+        utilization_percent: device.utilization_rates().ok().map(|rates| rates.gpu),
+        power_milliwatts: device.power_usage().ok().map(u64::from),
+        power_limit_milliwatts: device.enforced_power_limit().ok().map(u64::from),
+        numa_node: device.numa_node_id().ok(),
+        instances: instances(&device),
     })
+}
+
+/// `None` where the GPU is whole.
+fn instances(device: &Device<'_>) -> Option<Vec<Instance>> {
+    device.mig_mode().ok().filter(|mode| mode.current == MIG_ENABLED)?;
+    let most = device.mig_device_count().unwrap_or(0);
+    let read = |index| -> Option<Instance> {
+        let part = device.mig_device_by_index(index).ok()?;
+        let memory = part.memory_info().ok()?;
+        Some(Instance {
+            name: part.name().unwrap_or_default(),
+            uuid: part.uuid().unwrap_or_default(),
+            total_bytes: memory.total,
+            free_bytes: memory.free,
+        })
+    };
+    Some((0..most).filter_map(read).collect())
 }

@@ -1,8 +1,8 @@
 use std::collections::HashMap;
 
 use super::cpu::parse_list;
-use super::sources::{Files, Gpu, GpuSource, GpuSurvey, Machine, NoSurvey};
-use super::{detect, detect_from, summary, without_gpus};
+use super::sources::{Files, Gpu, GpuSource, GpuSurvey, Instance, Machine, NoSurvey};
+use super::{Interface, detect, detect_from, in_use, require_gpu, summary, wanted_interfaces};
 use ingle_engine::{DeviceKind, Hardware};
 
 const GIB: u64 = 1 << 30;
@@ -13,6 +13,18 @@ const MEMINFO: &str = "MemTotal: 16777216 kB\nMemFree: 1 kB\nMemAvailable: 83886
 impl Files for HashMap<String, String> {
     fn read(&self, path: &str) -> Option<String> {
         self.get(path).cloned()
+    }
+
+    fn list(&self, folder: &str) -> Vec<String> {
+        let below = self.keys().filter_map(|path| path.strip_prefix(folder)?.strip_prefix('/'));
+        let mut names: Vec<String> = below.filter_map(|rest| rest.split('/').next()).map(str::to_owned).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        self.contains_key(path)
     }
 }
 
@@ -39,7 +51,7 @@ fn with_threads(allowed: &str, siblings: &[&str]) -> HashMap<String, String> {
 
 fn read(files: &HashMap<String, String>, n_available: usize) -> Hardware {
     let no_driver: Result<GpuSurvey, NoSurvey> = Err(NoSurvey::NoDriver);
-    detect_from(files, &no_driver, &Machine { n_available, visible_gpus: None })
+    detect_from(files, &no_driver, &Machine { n_available, visible_gpus: None, is_apple: false })
 }
 
 fn gpu(name: &str) -> Result<Gpu, String> {
@@ -49,13 +61,14 @@ fn gpu(name: &str) -> Result<Gpu, String> {
         total_bytes: 80 * GIB,
         free_bytes: 79 * GIB,
         compute_capability: Some((9, 0)),
+        ..Gpu::default()
     })
 }
 
 fn with_gpus(gpus: Vec<Result<Gpu, String>>, visible: Option<&str>) -> Hardware {
     let survey = GpuSurvey { driver_version: Some("550.1".into()), cuda_version: Some((12, 4)), gpus };
     let source: Result<GpuSurvey, NoSurvey> = Ok(survey);
-    let machine = Machine { n_available: 2, visible_gpus: visible };
+    let machine = Machine { n_available: 2, visible_gpus: visible, is_apple: false };
     detect_from(&with_threads("0-1", &["0", "1"]), &source, &machine)
 }
 
@@ -186,7 +199,7 @@ fn memory_of_old_kernels_and_of_none() {
 fn gpus_of_a_driver() {
     let found = with_gpus(vec![gpu("A"), Err("it has fallen off the bus".into()), gpu("B")], None);
     let names: Vec<(usize, &str)> = found.gpus().map(|gpu| (gpu.index, gpu.name.as_str())).collect();
-    assert_eq!(names, [(0, "A"), (2, "B")]);
+    assert_eq!(names, [(0, "A"), (1, "B")], "CUDA counts those that answer");
     assert_eq!((found.driver_version.as_deref(), found.cuda_version), (Some("550.1"), Some((12, 4))));
     assert!(found.notes.iter().any(|note| note.contains("GPU 1") && note.contains("bus")), "{:?}", found.notes);
     let line = summary(&found);
@@ -217,28 +230,237 @@ fn visible_gpus_are_those_that_cuda_shows() {
     }
 }
 
-#[test]
-fn why_there_is_no_gpu() {
-    let reason = |source: Result<GpuSurvey, NoSurvey>| {
-        let machine = Machine { n_available: 2, visible_gpus: None };
-        let found = detect_from(&with_threads("0-1", &["0", "1"]), &source, &machine);
-        assert_eq!(found.gpus().count(), 0);
-        summary(&found)
+/// A machine, what its program can reach, and what becomes of it.
+struct Situation {
+    what: &'static str,
+    survey: Result<GpuSurvey, NoSurvey>,
+    visible: Option<&'static str>,
+    files: &'static [(&'static str, &'static str)],
+    is_apple: bool,
+    /// The interfaces whose plug-ins lie beside the program.
+    plugins: &'static [Interface],
+    /// The interfaces that are loaded.
+    loaded: &'static [Interface],
+    /// The devices in use beside the processor.
+    used: &'static [&'static str],
+    /// Parts of the log line.
+    log: &'static [&'static str],
+}
+
+const ALL: &[Interface] = Interface::ALL;
+const CUDA: &[Interface] = &[Interface::Cuda];
+const AMD: &[(&str, &str)] = &[
+    ("/sys/class/drm/card0/device/vendor", "0x1002\n"),
+    ("/sys/class/drm/card0/device/product_name", "Radeon X\n"),
+    ("/sys/class/drm/card0/device/mem_info_vram_total", "8589934592\n"),
+    ("/sys/class/drm/card0/device/mem_info_vram_used", "1073741824\n"),
+    ("/sys/class/drm/card0-DP-1/status", "connected\n"),
+    ("/dev/kfd", ""),
+];
+const INTEL: &[(&str, &str)] = &[
+    ("/sys/class/drm/card1/device/vendor", "0x8086\n"),
+    ("/sys/class/drm/card1/device/device", "0x56a0\n"),
+    ("/usr/share/vulkan/icd.d/intel_icd.json", "{}"),
+];
+
+fn survey(gpus: Vec<Result<Gpu, String>>) -> Result<GpuSurvey, NoSurvey> {
+    Ok(GpuSurvey { driver_version: Some("550.1".into()), cuda_version: Some((12, 4)), gpus })
+}
+
+fn mig(instances: &[&str]) -> Result<Gpu, String> {
+    let instance = |name: &&str| Instance {
+        name: (*name).to_owned(),
+        uuid: format!("MIG-{name}-7"),
+        total_bytes: 10 * GIB,
+        free_bytes: 9 * GIB,
     };
-    assert!(reason(Err(NoSurvey::NoDriver)).ends_with("; no NVIDIA driver: running on the CPU"));
-    let failed = reason(Err(NoSurvey::Failed("no permission".into())));
-    assert!(failed.contains("does not answer (no permission)"), "{failed}");
-    let empty = reason(Ok(GpuSurvey::default()));
-    assert!(empty.contains("has no GPU: running on the CPU"), "{empty}");
+    gpu("M").map(|gpu| Gpu { instances: Some(instances.iter().map(instance).collect()), ..gpu })
+}
+
+impl Default for Situation {
+    fn default() -> Self {
+        Self {
+            what: "",
+            survey: Err(NoSurvey::NoDriver),
+            visible: None,
+            files: &[],
+            is_apple: false,
+            plugins: ALL,
+            loaded: &[],
+            used: &[],
+            log: &["running on the CPU"],
+        }
+    }
+}
+
+fn nvidia_situations() -> Vec<Situation> {
+    let old = survey(vec![gpu("K")]).map(|survey| GpuSurvey { cuda_version: Some((11, 4)), ..survey });
+    let kepler = gpu("K").map(|gpu| Gpu { compute_capability: Some((3, 7)), ..gpu });
+    let shared = gpu("Spark").map(|gpu| Gpu { total_bytes: 0, free_bytes: 0, ..gpu });
+    let one = |what, survey| Situation { what, survey, ..Situation::default() };
+    vec![
+        Situation { log: &["no NVIDIA driver", "running on the CPU"], ..one("no driver", Err(NoSurvey::NoDriver)) },
+        Situation {
+            log: &["kernel module is not loaded", "--gpus all"],
+            ..one("not loaded", Err(NoSurvey::NotLoaded))
+        },
+        Situation { log: &["may not be used", "/dev/nvidiactl"], ..one("no right", Err(NoSurvey::NoPermission)) },
+        Situation { log: &["restart the machine"], ..one("updated driver", Err(NoSurvey::VersionMismatch)) },
+        Situation {
+            log: &["does not answer (RPC timeout)"],
+            ..one("broken driver", Err(NoSurvey::Failed("RPC timeout".into())))
+        },
+        Situation { log: &["has no GPU"], ..one("driver without a GPU", survey(vec![])) },
+        Situation { log: &["CUDA 11.4 and CUDA 12 is needed", "525"], ..one("old driver", old) },
+        Situation { log: &["compute capability 3.7 and 5.0 is needed"], ..one("old GPU", survey(vec![kepler])) },
+        Situation {
+            loaded: CUDA,
+            used: &["A"],
+            log: &["GPU 0 A, compute 9.0, 79.0 of 80.0 GiB free", "driver 550.1, CUDA 12.4"],
+            ..one("one GPU", survey(vec![gpu("A")]))
+        },
+        Situation {
+            loaded: CUDA,
+            used: &["A", "B"],
+            log: &["GPU 1 does not answer and is not used: it has fallen off the bus"],
+            ..one("one of three is lost", survey(vec![gpu("A"), Err("it has fallen off the bus".into()), gpu("B")]))
+        },
+        Situation {
+            plugins: &[],
+            log: &["A is here, and this program has no backend for it", "libggml-cuda.so", "running on the CPU"],
+            ..one("a program for the CPU", survey(vec![gpu("A")]))
+        },
+        Situation {
+            visible: Some("-1"),
+            log: &["CUDA_VISIBLE_DEVICES hides all GPUs", "running on the CPU"],
+            ..one("hidden", survey(vec![gpu("A")]))
+        },
+        Situation {
+            loaded: CUDA,
+            used: &["1g"],
+            log: &["is cut into 2 MIG instances", "CUDA_VISIBLE_DEVICES", "9.0 of 10.0 GiB free"],
+            ..one("MIG", survey(vec![mig(&["1g", "2g"])]))
+        },
+        Situation {
+            visible: Some("MIG-2g"),
+            loaded: CUDA,
+            used: &["2g"],
+            log: &["9.0 of 10.0 GiB free"],
+            ..one("a chosen instance", survey(vec![mig(&["1g", "2g"])]))
+        },
+        Situation { log: &["in MIG mode and has no instance"], ..one("MIG without instances", survey(vec![mig(&[])])) },
+        Situation {
+            loaded: CUDA,
+            used: &["Spark"],
+            log: &["shares the main memory"],
+            ..one("memory shared with the processor", survey(vec![shared]))
+        },
+    ]
+}
+
+fn other_situations() -> Vec<Situation> {
+    const ONLY_CUDA: &[Interface] = CUDA;
+    vec![
+        Situation {
+            what: "AMD with its plug-in",
+            files: AMD,
+            loaded: &[Interface::Hip],
+            used: &["Radeon X"],
+            log: &["GPU 0 Radeon X, 7.0 of 8.0 GiB free", "reached through hip, which is used and not tested"],
+            ..Situation::default()
+        },
+        Situation {
+            what: "AMD without one",
+            files: AMD,
+            plugins: ONLY_CUDA,
+            log: &["Radeon X is here", "libggml-hip.so", "running on the CPU"],
+            ..Situation::default()
+        },
+        Situation {
+            what: "AMD without the driver for computing",
+            files: &AMD_WITHOUT_KFD,
+            log: &["Radeon X is here", "running on the CPU"],
+            ..Situation::default()
+        },
+        Situation {
+            what: "Intel through Vulkan",
+            files: INTEL,
+            loaded: &[Interface::Vulkan],
+            used: &["Intel GPU 0x56a0"],
+            log: &["reached through vulkan, which is used and not tested"],
+            ..Situation::default()
+        },
+        Situation {
+            what: "Apple",
+            is_apple: true,
+            loaded: &[Interface::Metal],
+            used: &["Apple GPU"],
+            log: &["no NVIDIA driver", "Apple GPU"],
+            ..Situation::default()
+        },
+        Situation {
+            what: "a graphics chip beside an NVIDIA GPU",
+            survey: survey(vec![gpu("A")]),
+            files: AMD,
+            plugins: ONLY_CUDA,
+            loaded: CUDA,
+            used: &["A"],
+            log: &["Radeon X is here"],
+            ..Situation::default()
+        },
+    ]
+}
+
+const AMD_WITHOUT_KFD: [(&str, &str); 2] = [AMD[0], AMD[1]];
+
+#[test]
+fn what_is_loaded_logged_and_answered() {
+    for situation in nvidia_situations().into_iter().chain(other_situations()) {
+        let what = situation.what;
+        let mut files = with_threads("0-1", &["0", "1"]);
+        files.extend(situation.files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())));
+        let machine = Machine { n_available: 2, visible_gpus: situation.visible, is_apple: situation.is_apple };
+        let found = detect_from(&files, &situation.survey, &machine);
+        let mut loaded = wanted_interfaces(&found);
+        loaded.retain(|interface| situation.plugins.contains(interface));
+        assert_eq!(loaded, situation.loaded, "{what}");
+        let used = in_use(found, &loaded);
+        let names: Vec<&str> = used.gpus().map(|gpu| gpu.name.as_str()).collect();
+        assert_eq!(names, situation.used, "{what}");
+        let line = summary(&used);
+        for part in situation.log {
+            assert!(line.contains(part), "{what}: {part:?} is missing in {line}");
+        }
+        assert_eq!(line.contains("running on the CPU"), names.is_empty(), "{what}: {line}");
+        match require_gpu(&used) {
+            Ok(()) => assert!(!names.is_empty(), "{what}"),
+            Err(error) => {
+                assert!(names.is_empty(), "{what}");
+                assert!(error.to_string().contains(situation.log[0]), "{what}: {error}");
+            }
+        }
+    }
 }
 
 #[test]
-fn a_program_without_cuda_does_not_count_gpus() {
-    let plain = without_gpus(with_gpus(vec![gpu("A")], None));
-    assert_eq!(plain.gpus().count(), 0);
-    assert!(summary(&plain).contains("A is here, but this program was built without CUDA"), "{}", summary(&plain));
-    let none = read(&with_threads("0-1", &["0", "1"]), 2);
-    assert_eq!(without_gpus(none.clone()), none);
+fn load_power_and_nodes_are_read() {
+    let busy = gpu("A").map(|gpu| Gpu {
+        utilization_percent: Some(40),
+        power_milliwatts: Some(300_000),
+        power_limit_milliwatts: Some(700_000),
+        numa_node: Some(1),
+        ..gpu
+    });
+    let found = with_gpus(vec![busy], None);
+    let device = found.gpus().next().expect("one GPU");
+    assert_eq!(device.load.utilization_percent, Some(40));
+    assert_eq!((device.load.power_milliwatts, device.load.power_limit_milliwatts), (Some(300_000), Some(700_000)));
+    assert_eq!((device.numa_node, found.n_numa_nodes), (Some(1), 1));
+    let mut files = with_threads("0-1", &["0", "1"]);
+    files.insert("/sys/devices/system/node/has_memory".into(), "0-1\n".into());
+    let two = read(&files, 2);
+    assert_eq!(two.n_numa_nodes, 2);
+    assert!(two.notes.iter().any(|note| note.starts_with("2 NUMA nodes")), "{:?}", two.notes);
 }
 
 #[test]

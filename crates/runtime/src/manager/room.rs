@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ingle_catalog::{ModelConfig, Residency};
-use ingle_engine::{Backend, Hardware, LoadOptions};
+use ingle_engine::{Backend, GpuLayers, Hardware, LoadOptions};
 use tokio::sync::watch as channel;
 
 use super::{Manager, Resident, Slot, State, lock};
@@ -87,6 +87,8 @@ struct Need<'a> {
     wanted_bytes: u64,
     /// With the least context that will do.
     least_bytes: u64,
+    /// May it go onto GPUs?
+    wants_gpus: bool,
 }
 
 impl Manager {
@@ -102,8 +104,12 @@ impl Manager {
             Some(_) => backend.estimate(options)?,
             None => backend.estimate(&LoadOptions { context_size: Some(LEAST_CONTEXT), ..options.clone() })?,
         };
-        let need =
-            Need { config, wanted_bytes: backend.estimate(options)?.total_bytes(), least_bytes: least.total_bytes() };
+        let need = Need {
+            config,
+            wanted_bytes: backend.estimate(options)?.total_bytes(),
+            least_bytes: least.total_bytes(),
+            wants_gpus: options.gpu_layers != GpuLayers::Count(0),
+        };
         loop {
             let Some(victim) = self.next_victim(&need)? else { return Ok(()) };
             self.evict(&victim, &need)?;
@@ -139,14 +145,17 @@ impl Manager {
                 None => Err(self.no_room(need, free.unwrap_or(0), others.len())),
             };
         }
+        // Those in use go only when there is no other way.
+        let idle: Vec<&Arc<Resident>> = candidates.iter().copied().filter(|resident| resident.is_idle()).collect();
+        if crowds_gpus(&hardware, need, &idle) {
+            return Ok(first(&idle));
+        }
         let Some(free) = free.filter(|free| need.wanted_bytes > *free) else { return Ok(None) };
         let evictable: u64 = candidates.iter().map(|resident| resident.bytes()).sum();
         if need.least_bytes > free.saturating_add(evictable) {
             let n_pinned = others.len() - candidates.len();
             return Err(self.no_room(need, free + evictable, n_pinned));
         }
-        // Those in use go only when there is no other way.
-        let idle: Vec<&Arc<Resident>> = candidates.iter().copied().filter(|resident| resident.is_idle()).collect();
         match first(&idle) {
             Some(victim) => Ok(Some(victim)),
             None if need.least_bytes <= free => Ok(None),
@@ -234,6 +243,16 @@ fn free(resident: Arc<Resident>, victim: &Arc<Resident>) {
     while Arc::strong_count(victim) > 1 && Instant::now() < patience {
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Would the model fit on the GPUs as a whole, were it not for idle ones that are there? Half on the CPU it would be
+/// several times slower, which costs more than loading an idle model again when it is asked for.
+fn crowds_gpus(hardware: &Hardware, need: &Need<'_>, idle: &[&Arc<Resident>]) -> bool {
+    let free_bytes = hardware.gpus().map(|gpu| gpu.free_bytes).sum::<u64>() as f64 * USABLE_SHARE;
+    let on_gpus = |resident: &&&Arc<Resident>| !resident.engine.placement.starts_with("CPU");
+    let idle_bytes: u64 = idle.iter().filter(on_gpus).map(|resident| resident.bytes()).sum();
+    let wanted_bytes = need.wanted_bytes as f64;
+    need.wants_gpus && idle_bytes > 0 && free_bytes < wanted_bytes && wanted_bytes <= free_bytes + idle_bytes as f64
 }
 
 /// Bytes that models may still take; `None` when the machine does not tell. A model that does not fit on the GPUs may

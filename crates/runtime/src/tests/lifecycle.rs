@@ -47,6 +47,15 @@ impl Flat {
     }
 
     fn slow(residency: ResidencyOptions, yaml: &str, takes: Duration) -> Self {
+        Self::on(machine(&Arc::new(AtomicU64::new(1 << 30))), residency, yaml, takes)
+    }
+
+    fn on(
+        hardware: Arc<dyn Fn() -> Hardware + Send + Sync>,
+        residency: ResidencyOptions,
+        yaml: &str,
+        takes: Duration,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for name in ["one", "two"] {
             write_model(folder.path(), name);
@@ -63,7 +72,7 @@ impl Flat {
         let runtime = Runtime::new(RuntimeConfig {
             catalog: Catalog::open(folder.path(), CatalogOptions::default()).unwrap(),
             backends: vec![Arc::clone(&backend) as Arc<dyn Backend>],
-            hardware: machine(&Arc::new(AtomicU64::new(1 << 30))),
+            hardware,
             defaults: LoadDefaults::default(),
             residency,
         });
@@ -294,4 +303,41 @@ fn requests_at_once_are_limited() {
     assert!(matches!(flat.lease("one").unwrap_err(), RuntimeError::Busy { limit: 1, .. }));
     drop(held);
     flat.lease("two").unwrap();
+}
+
+/// A machine with plenty of main memory and a GPU with this much free.
+fn with_gpu(free: &Arc<AtomicU64>) -> Arc<dyn Fn() -> Hardware + Send + Sync> {
+    let free = Arc::clone(free);
+    let plain = machine(&Arc::new(AtomicU64::new(1 << 30)));
+    Arc::new(move || {
+        let mut hardware = plain();
+        hardware.devices.push(Device {
+            kind: DeviceKind::Cuda,
+            total_bytes: 2000,
+            free_bytes: free.load(Ordering::SeqCst),
+            ..Device::default()
+        });
+        hardware
+    })
+}
+
+#[test]
+fn an_idle_model_leaves_the_gpu_to_one_that_would_not_fit_beside_it() {
+    // Models of 1,000 bytes: there is main memory for thousands, and GPU memory for one.
+    let cases = [("", vec!["two"]), ("gpu_layers: 0\n", vec!["one", "two"])];
+    for (yaml, expected) in cases {
+        let free = Arc::new(AtomicU64::new(2000));
+        let flat = Flat::on(with_gpu(&free), quick(), yaml, Duration::ZERO);
+        drop(flat.lease("one").unwrap());
+        free.store(900, Ordering::SeqCst);
+        drop(flat.lease("two").unwrap());
+        assert_eq!(flat.in_memory(), expected, "{yaml:?}");
+    }
+    // In use, it stays, and the other one goes where it can.
+    let free = Arc::new(AtomicU64::new(2000));
+    let flat = Flat::on(with_gpu(&free), quick(), "", Duration::ZERO);
+    let _lease = flat.lease("one").unwrap();
+    free.store(900, Ordering::SeqCst);
+    drop(flat.lease("two").unwrap());
+    assert_eq!(flat.in_memory(), ["one", "two"]);
 }

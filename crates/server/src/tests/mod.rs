@@ -15,8 +15,8 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use ingle_engine::Device;
 use ingle_engine::fake::{Answers, FakeBackend};
-use ingle_engine::{Device, DeviceKind};
 use ingle_runtime::catalog::{Catalog, CatalogOptions, FetchSettings, Fetcher, JobBoard};
 use ingle_runtime::{Hardware, LoadDefaults, ResidencyOptions, Runtime, RuntimeConfig};
 use serde_json::Value;
@@ -58,22 +58,8 @@ impl Default for Setup {
 }
 
 fn hardware() -> Hardware {
-    let cpu = Device {
-        kind: DeviceKind::Cpu,
-        index: 0,
-        name: "test processor".into(),
-        total_bytes: 8 << 30,
-        free_bytes: 4 << 30,
-        compute_capability: None,
-    };
-    Hardware {
-        devices: vec![cpu],
-        n_cores: 2,
-        instruction_sets: vec!["avx2".into()],
-        driver_version: None,
-        cuda_version: None,
-        notes: Vec::new(),
-    }
+    let cpu = Device { name: "test processor".into(), total_bytes: 8 << 30, free_bytes: 4 << 30, ..Device::default() };
+    Hardware { devices: vec![cpu], n_cores: 2, instruction_sets: vec!["avx2".into()], ..Hardware::default() }
 }
 
 impl Setup {

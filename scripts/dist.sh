@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# The program as packages and images have it: one for every processor and GPU, its backends as plug-ins beside it.
+#
+#   dist.sh FOLDER            FOLDER/bin/ingle, local-ai, FOLDER/lib/ingle/*.so
+#   dist.sh FOLDER --cuda     the same, with bin/ingle-cuda and the CUDA plug-in; needs nvcc
+#
+# DIST_CPU_VARIANTS=all     every CPU variant of ggml, the best of which is picked at start: about twice the build time
+#                  =one     one variant for processors since 2013 (AVX2)
+# CMAKE_CUDA_ARCHITECTURES  GPUs that the plug-in and candle's kernels are built for
+# DIST_TARGET_DIR           where it is built (a folder under the user's cache; the usual build stays untouched)
+set -euo pipefail
+# shellcheck source=scripts/env.sh
+. "$(dirname "$0")/env.sh"
+cd "$root"
+
+[ $# -ge 1 ] || die "usage: $0 FOLDER [--cuda]"
+out="$1"
+with_cuda="${2:-}"
+export CARGO_TARGET_DIR="${DIST_TARGET_DIR:-$cache/dist-target}"
+# Where plug-ins and llama.cpp's libraries are seen from the program. RUSTFLAGS stands in for the target-cpu=native of
+# .cargo/config.toml; what computes is in the plug-ins, and the rest runs on every processor since 2013.
+export RUSTFLAGS="-C target-cpu=x86-64-v3 -C link-arg=-Wl,-rpath,\$ORIGIN/../lib/ingle"
+[ "$(uname -m)" = x86_64 ] || export RUSTFLAGS="-C link-arg=-Wl,-rpath,\$ORIGIN/../lib/ingle"
+
+features=dynamic-backends
+if [ "${DIST_CPU_VARIANTS:-all}" = one ]; then
+    features=plugins
+    export GGML_BACKEND_DL=ON
+fi
+
+"$root/scripts/setup.sh" build
+cargo build --release --locked --workspace --features "$features"
+target="$CARGO_TARGET_DIR/release"
+rm -rf "$out"
+mkdir -p "$out/bin" "$out/lib/ingle"
+strip -o "$out/bin/ingle" "$target/ingle"
+ln -s ingle "$out/bin/local-ai"
+
+built=$(ls -td "$target"/build/llama-cpp-sys-2-*/out | head -n 1)
+# Under the names that the loader asks for, without the links between them.
+for library in "$built"/lib*/lib{llama,llama-common,ggml,ggml-base,mtmd}.so.0; do
+    [ ! -e "$library" ] || strip -o "$out/lib/ingle/${library##*/}" "$library"
+done
+while IFS= read -r library; do
+    strip -o "$out/lib/ingle/${library##*/}" "$library"
+done < <(find "$built" -path '*/build/bin/*' -name 'libggml-*.so' ! -name 'libggml-base.so' ! -name 'libggml-*.so.*')
+
+if [ "$with_cuda" = --cuda ]; then
+    "$root/scripts/plugin.sh" cuda "$out/lib/ingle"
+    # candle built for CUDA cannot start without a driver: a program of its own, which `ingle` becomes where there is one.
+    CARGO_TARGET_DIR="$CARGO_TARGET_DIR/cuda" cargo build --release --locked --workspace --features "$features,candle-cuda"
+    strip -o "$out/bin/ingle-cuda" "$CARGO_TARGET_DIR/cuda/release/ingle"
+fi
+du -sh "$out" >&2

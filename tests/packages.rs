@@ -1,0 +1,154 @@
+//! What packages and images promise: the root file system, the health check, the supervisor's socket.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::http;
+use crate::support::{Server, chat_model, failure_of, ingle, models_folder, program, stdout_of};
+
+/// The CPU image is no larger.
+const MOST_MIB: u64 = 150;
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A folder such as `scripts/dist.sh` makes: its own where `INGLE_DIST` names one, else the program under test, whose
+/// backends are linked in.
+fn dist(scratch: &Path) -> PathBuf {
+    if let Some(folder) = std::env::var_os("INGLE_DIST") {
+        return folder.into();
+    }
+    let folder = scratch.join("dist");
+    std::fs::create_dir_all(folder.join("bin")).expect("a folder");
+    std::fs::copy(env!("CARGO_BIN_EXE_ingle"), folder.join("bin/ingle")).expect("the program is copied");
+    folder
+}
+
+/// A command in a root file system of its own, with processes and mounts of its own; `None`, with a word, where this
+/// machine does not allow that.
+fn in_root(root: &Path, arguments: &[&str]) -> Option<Command> {
+    let mount = "mount -t proc proc $0/proc && exec chroot $USERSPEC $0 \"$@\"";
+    let is_root = stdout_of(program(Path::new("id"), &["-u"])).trim() == "0";
+    let make = |arguments: &[&str]| {
+        let mut flags = vec!["--mount", "--pid", "--fork", "--kill-child"];
+        if !is_root {
+            flags.extend(["--user", "--map-root-user"]);
+        }
+        let root = root.to_str().expect("a path of ASCII");
+        flags.extend(["sh", "-c", mount, root]);
+        let mut command = program(Path::new("unshare"), &flags);
+        command.args(arguments).env("USERSPEC", if is_root { "--userspec=10001:10001" } else { "" });
+        // As in the image.
+        for (name, value) in
+            [("HOME", "/var/lib/ingle"), ("LOCALAI_MODELS_PATH", "/models"), ("XDG_CACHE_HOME", "/models/.cache")]
+        {
+            command.env(name, value);
+        }
+        command
+    };
+    let probe = make(&["/usr/local/bin/ingle", "version"]).output();
+    match probe {
+        Ok(output) if output.status.success() => Some(make(arguments)),
+        Ok(output) => {
+            let reason = String::from_utf8_lossy(&output.stderr).into_owned();
+            // What the program itself says is a fault of the image.
+            assert!(!reason.contains("ingle"), "{reason}");
+            eprintln!("skipped: no root file system of its own here: {reason}");
+            None
+        }
+        Err(error) => {
+            eprintln!("skipped: unshare is not here: {error}");
+            None
+        }
+    }
+}
+
+#[test]
+fn the_root_file_system_of_the_image_answers() {
+    let Some(model) = chat_model() else { return };
+    let scratch = tempfile::tempdir().expect("a temporary folder");
+    let root = scratch.path().join("root");
+    let script = repository().join("scripts/rootfs.sh");
+    let mib = stdout_of(program(&script, &[dist(scratch.path()).to_str().unwrap(), root.to_str().unwrap()]));
+    let mib: u64 = mib.trim().parse().expect("the script prints the size");
+    println!("the root file system has {mib} MiB");
+    assert!(mib <= MOST_MIB, "{mib} MiB are more than {MOST_MIB}");
+    for place in ["usr/local/bin/local-ai", "etc/passwd", "models", "tmp"] {
+        assert!(root.join(place).exists(), "{place} is missing");
+    }
+    std::fs::copy(model, root.join("models/small.gguf")).expect("the model is copied");
+    let Some(command) = in_root(&root, &["/usr/local/bin/local-ai", "run", "small"]) else { return };
+    let server = Server::start(command);
+    server.wait_until_ready();
+    let asked = json!({"model": "small", "prompt": "The capital of France is", "max_tokens": 8, "temperature": 0});
+    let (status, answer) = http::post(&format!("{}/v1/completions", server.url), asked.to_string().as_bytes());
+    assert_eq!(status, 200, "{answer}");
+    let text = answer["choices"][0]["text"].as_str().expect("text");
+    assert!(text.contains("Paris"), "{text:?}");
+    let (_, system) = http::get(&format!("{}/system", server.url));
+    assert!(!system.contains("cannot be read"), "{system}");
+}
+
+#[test]
+fn health_is_an_exit_status() {
+    let Some(model) = chat_model() else { return };
+    let folder = models_folder(&model);
+    let server = Server::start(ingle(&["run", "small", "--models-path", folder.path().to_str().unwrap()]));
+    server.wait_until_ready();
+    let address = server.url.trim_start_matches("http://");
+    assert_eq!(stdout_of(ingle(&["health", "--address", address])), "");
+    drop(server);
+    let error = failure_of(ingle(&["health", "--address", "127.0.0.1:1", "--timeout", "2s"]), 1);
+    assert!(error.contains("no server answers at http://127.0.0.1:1"), "{error}");
+}
+
+/// What systemd does with `ingle.socket`: opens the port, hands it over as file 3, and waits for a word.
+const SUPERVISOR: &str = "
+import os, socket, sys
+listening = socket.socket()
+listening.bind(('127.0.0.1', 0))
+listening.listen()
+open(sys.argv[1], 'w').write(str(listening.getsockname()[1]))
+os.dup2(listening.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[2], sys.argv[2:])
+";
+
+#[test]
+fn a_supervisor_s_socket_is_taken_and_told() {
+    let scratch = tempfile::tempdir().expect("a temporary folder");
+    let socket_path = scratch.path().join("notify");
+    let socket = UnixDatagram::bind(&socket_path).expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+    let models = scratch.path().join("models");
+    let port = scratch.path().join("port");
+    let run = [
+        "-c",
+        SUPERVISOR,
+        port.to_str().unwrap(),
+        env!("CARGO_BIN_EXE_ingle"),
+        "run",
+        "--models-path",
+        models.to_str().unwrap(),
+    ];
+    let mut command = program(Path::new("python3"), &run);
+    command.env("NOTIFY_SOCKET", &socket_path);
+    if !Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no python3 plays the supervisor here");
+        return;
+    }
+    let server = Server::start(command);
+    // The address on the command line is not used.
+    let port = std::fs::read_to_string(port).expect("the supervisor has a port");
+    assert_eq!(server.url, format!("http://127.0.0.1:{port}"));
+    let mut word = [0; 64];
+    let length = socket.recv(&mut word).expect("the supervisor is told");
+    assert!(word[..length].starts_with(b"READY=1"), "{:?}", String::from_utf8_lossy(&word[..length]));
+    assert_eq!(http::get(&format!("{}/healthz", server.url)).0, 200);
+}
