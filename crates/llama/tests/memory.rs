@@ -1,6 +1,6 @@
 //! What a model is said to take, against llama.cpp's own buffers and against the memory of this process.
 //!
-//! A process of its own, with one test: what other tests load would be counted too.
+//! A process of its own, whose tests run one after the other: what another test loads would be counted too.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 #![allow(unsafe_code)]
 
@@ -9,7 +9,7 @@ mod common;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ingle_engine::{Backend, LoadOptions};
+use ingle_engine::{Backend, CacheType, FlashAttention, LoadOptions};
 use ingle_llama::LlamaBackend;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -60,8 +60,46 @@ unsafe extern "C" {
     fn malloc_trim(pad: usize) -> std::ffi::c_int;
 }
 
+/// One load at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// What the estimate says over contexts and cache types, against what llama.cpp says it has allocated.
+#[test]
+fn estimates_follow_context_and_cache_type() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let contexts: &[usize] = match std::env::var_os("INGLE_LONG_TESTS") {
+        Some(_) => &[512, 1024, 2048, 4096, 8192, 16_384],
+        None => &[1024, 8192],
+    };
+    println!("{:>40} {:>8} {:>6} {:>9} {:>9} {:>6}", "model", "context", "cache", "estimate", "buffers", "ratio");
+    for file in [SMOLLM, GEMMA, QWEN] {
+        let Some(path) = model_path(file) else { continue };
+        for &context_size in contexts {
+            for cache_type in [CacheType::F16, CacheType::Q8_0, CacheType::F32] {
+                let options = LoadOptions {
+                    name: "size".into(),
+                    path: path.clone(),
+                    context_size: Some(context_size),
+                    cache_type_k: cache_type,
+                    cache_type_v: cache_type,
+                    // llama.cpp takes quantized values with it only.
+                    flash_attention: FlashAttention::On,
+                    ..LoadOptions::default()
+                };
+                let estimate = LlamaBackend.estimate(&options).expect("it is a model").total_bytes();
+                let taken = LlamaBackend.load(&options, &hardware()).expect("it loads").memory.total_bytes();
+                let ratio = estimate as f64 / taken as f64;
+                let (estimate, taken) = (estimate >> 20, taken >> 20);
+                println!("{file:>40} {context_size:>8} {cache_type:>6?} {estimate:>9} {taken:>9} {ratio:>6.3}");
+                assert!((ratio - 1.0).abs() <= TOLERANCE, "{file}, {context_size}, {cache_type:?}: {ratio:.3}");
+            }
+        }
+    }
+}
+
 #[test]
 fn estimates_are_within_a_tenth() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let buffers = Buffers::default();
     tracing_subscriber::registry().with(buffers.clone()).init();
     let cases = [(SMOLLM, None), (SMOLLM, Some(2048)), (GEMMA, None), (QWEN, None), (QWEN, Some(4096))];
