@@ -11,7 +11,7 @@ set -euo pipefail
 
 # Tests read the models from here; without them they say so and pass over the part that needs them.
 export INGLE_TEST_MODELS="${INGLE_TEST_MODELS:-$cache/test-models}"
-for model in ${TEST_MODELS:-smollm2-135m-instruct gemma-3-270m qwen2.5-coder-0.5b-instruct}; do
+for model in ${TEST_MODELS:-smollm2-135m-instruct gemma-3-270m qwen2.5-coder-0.5b-instruct all-minilm-l6-v2}; do
     "$root/scripts/model.sh" "$model" "$INGLE_TEST_MODELS"
 done
 

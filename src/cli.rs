@@ -42,6 +42,10 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Talk to a model on the terminal
     Chat(ChatArgs),
+    /// Turn texts into vectors
+    Embed(EmbedArgs),
+    /// Order documents by their relevance to a query
+    Rerank(RerankArgs),
     /// List, install and look at models
     #[command(subcommand)]
     Models(ModelsCommand),
@@ -75,7 +79,7 @@ impl Command {
     /// Does it run models, or tell what they would run on?
     pub(crate) fn computes(&self) -> bool {
         match self {
-            Self::Run(_) | Self::Chat(_) | Self::Devices(_) => true,
+            Self::Run(_) | Self::Chat(_) | Self::Embed(_) | Self::Rerank(_) | Self::Devices(_) => true,
             Self::Models(_)
             | Self::Template(_)
             | Self::Grammar(_)
@@ -92,6 +96,8 @@ impl Command {
         match self {
             Self::Run(_) => LogLevel::Info,
             Self::Chat(_)
+            | Self::Embed(_)
+            | Self::Rerank(_)
             | Self::Models(_)
             | Self::Template(_)
             | Self::Grammar(_)
@@ -215,6 +221,54 @@ pub(crate) struct ChatArgs {
     /// Equal seeds give equal answers
     #[arg(long, value_name = "NUMBER")]
     pub(crate) seed: Option<u32>,
+    #[command(flatten)]
+    pub(crate) folder: FolderArgs,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+}
+
+/// Arguments of `ingle embed`.
+#[derive(Debug, Args)]
+pub(crate) struct EmbedArgs {
+    /// The texts [default: the lines of --file or of stdin]
+    #[arg(value_name = "TEXT")]
+    pub(crate) texts: Vec<String>,
+    /// The model [default: the first one that makes embeddings]
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// A file with one text a line
+    #[arg(long, value_name = "FILE", conflicts_with = "texts")]
+    pub(crate) file: Option<PathBuf>,
+    /// Numbers of each vector, for models that were trained for shorter ones
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) dimensions: Option<usize>,
+    /// Put this prompt of the model in front of each text, such as `query`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) prompt_name: Option<String>,
+    #[command(flatten)]
+    pub(crate) folder: FolderArgs,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+}
+
+/// Arguments of `ingle rerank`.
+#[derive(Debug, Args)]
+pub(crate) struct RerankArgs {
+    /// What is looked for
+    #[arg(value_name = "QUERY")]
+    pub(crate) query: String,
+    /// The documents [default: the lines of --file or of stdin]
+    #[arg(value_name = "DOCUMENT")]
+    pub(crate) documents: Vec<String>,
+    /// The model [default: the first one that reranks]
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// A file with one document a line
+    #[arg(long, value_name = "FILE", conflicts_with = "documents")]
+    pub(crate) file: Option<PathBuf>,
+    /// Best documents to print
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) top_n: Option<usize>,
     #[command(flatten)]
     pub(crate) folder: FolderArgs,
     #[command(flatten)]

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use ingle::catalog::{LLAMA_OPTIONS, MODEL_KEYS, Standing};
+use ingle::catalog::{ENCODER_OPTIONS, LLAMA_OPTIONS, MODEL_KEYS, Standing};
 
 use crate::cli::localai::{AGENTS, BACKENDS, FLAGS, ONE_MACHINE, REALTIME, VARIABLES};
 use Standing::{NoEffect, Planned, Refused, Works};
@@ -29,7 +29,7 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
     endpoint("P0", "GET", "/generated-images", Planned("image generation")),
     endpoint("P0", "GET", "/healthz", Works),
     endpoint("P0", "GET", "/readyz", Works),
-    endpoint("P0", "POST", "/v1/rerank", Planned("embeddings and reranking")),
+    endpoint("P0", "POST", "/v1/rerank", Works),
     endpoint("P0", "GET", "/backend/monitor", Works),
     endpoint("P0", "GET", "/metrics", Works),
     endpoint("P0", "GET", "/models/available", Works),
@@ -56,7 +56,7 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
     endpoint("P0", "POST", "/chat/completions", Works),
     endpoint("P0", "POST", "/completions", Works),
     endpoint("P0", "POST", "/edits", Works),
-    endpoint("P0", "POST", "/embeddings", Planned("embeddings and reranking")),
+    endpoint("P0", "POST", "/embeddings", Works),
     endpoint("P0", "POST", "/images/generations", Planned("image generation")),
     endpoint("P0", "POST", "/images/inpainting", Planned("image generation")),
     endpoint("P0", "POST", "/images/upscale", Planned("image generation")),
@@ -65,9 +65,9 @@ pub(crate) const ENDPOINTS: &[Endpoint] = &[
     endpoint("P0", "POST", "/v1/chat/completions", Works),
     endpoint("P0", "POST", "/v1/completions", Works),
     endpoint("P0", "POST", "/v1/edits", Works),
-    endpoint("P0", "POST", "/v1/embeddings", Planned("embeddings and reranking")),
+    endpoint("P0", "POST", "/v1/embeddings", Works),
     endpoint("P0", "POST", "/v1/engines/:model/completions", Works),
-    endpoint("P0", "POST", "/v1/engines/:model/embeddings", Planned("embeddings and reranking")),
+    endpoint("P0", "POST", "/v1/engines/:model/embeddings", Works),
     endpoint("P0", "POST", "/v1/images/generations", Planned("image generation")),
     endpoint("P0", "POST", "/v1/images/inpainting", Planned("image generation")),
     endpoint("P0", "POST", "/v1/images/upscale", Planned("image generation")),
@@ -176,12 +176,13 @@ pub(crate) fn page() -> String {
          is not there yet: endpoints answer 501, keys are named in the log. *Refused* is an error that says what to do \
          instead.\n\n",
     );
-    let tables: [(&str, &[&str], Vec<Row>); 5] = [
+    let tables: [(&str, &[&str], Vec<Row>); 6] = [
         ("Endpoints", &["Priority", "Endpoint"], endpoints()),
         ("Flags and variables of `run`", &["Flag", "Variables"], flags()),
         ("Variables without a flag", &["Variable"], variables()),
         ("Keys of a model's YAML", &["Key"], keys(MODEL_KEYS)),
         ("`options:` of llama-cpp", &["Option"], keys(LLAMA_OPTIONS)),
+        ("`options:` of transformers and rerankers", &["Option"], keys(ENCODER_OPTIONS)),
     ];
     out.push_str("| | works | without effect | planned | refused |\n|---|---:|---:|---:|---:|\n");
     for (title, _, rows) in &tables {

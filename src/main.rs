@@ -31,6 +31,8 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Run(args) => commands::run::run(*args),
         Command::Chat(args) => commands::chat::run(args),
+        Command::Embed(args) => commands::encode::embed(args),
+        Command::Rerank(args) => commands::encode::rerank(args),
         Command::Models(command) => commands::models::run(command),
         Command::Template(command) => commands::template::run(command),
         Command::Grammar(command) => match commands::grammar::run(command) {

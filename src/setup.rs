@@ -14,6 +14,8 @@ pub fn backends() -> Vec<Arc<dyn Backend>> {
     vec![
         #[cfg(feature = "llama")]
         Arc::new(ingle_llama::LlamaBackend),
+        #[cfg(feature = "candle")]
+        Arc::new(ingle_candle::CandleBackend),
     ]
 }
 

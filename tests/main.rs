@@ -8,6 +8,7 @@ mod cli;
 mod constrained;
 mod damaged;
 mod dropin;
+mod encoders;
 mod gpu;
 mod grammar;
 mod http;

@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::support::{Server, chat_model, ingle, models_folder, text, tools_model};
 
 /// Runs a script of `tests/clients` with the Python that `variable` names.
-fn run(variable: &str, script: &str, server: &Server, arguments: &[&str]) {
+pub(crate) fn run_client(variable: &str, script: &str, server: &Server, arguments: &[&str]) {
     let Some(python) = std::env::var_os(variable).filter(|python| !python.is_empty()) else {
         eprintln!("skipped: {variable} names no Python with the client's package; `make test` makes one");
         return;
@@ -27,7 +27,7 @@ fn serve(folder: &std::path::Path) -> Server {
 fn the_openai_package_is_content() {
     let Some(model) = chat_model() else { return };
     let folder = models_folder(&model);
-    run("INGLE_OPENAI_PYTHON", "openai_check.py", &serve(folder.path()), &["small.gguf"]);
+    run_client("INGLE_OPENAI_PYTHON", "openai_check.py", &serve(folder.path()), &["small.gguf"]);
 }
 
 #[test]
@@ -35,8 +35,8 @@ fn structured_output_and_tools_of_a_model_without_a_place_for_tools() {
     let Some(model) = chat_model() else { return };
     let folder = models_folder(&model);
     let server = serve(folder.path());
-    run("INGLE_OPENAI_PYTHON", "structured_check.py", &server, &["small.gguf"]);
-    run("INGLE_INSTRUCTOR_PYTHON", "structured_check.py", &server, &["small.gguf", "instructor"]);
+    run_client("INGLE_OPENAI_PYTHON", "structured_check.py", &server, &["small.gguf"]);
+    run_client("INGLE_INSTRUCTOR_PYTHON", "structured_check.py", &server, &["small.gguf", "instructor"]);
 }
 
 #[test]
@@ -44,6 +44,6 @@ fn structured_output_and_tools_of_a_model_that_knows_them() {
     let Some(model) = tools_model() else { return };
     let folder = models_folder(&model);
     let server = serve(folder.path());
-    run("INGLE_OPENAI_PYTHON", "structured_check.py", &server, &["small.gguf"]);
-    run("INGLE_INSTRUCTOR_PYTHON", "structured_check.py", &server, &["small.gguf", "instructor"]);
+    run_client("INGLE_OPENAI_PYTHON", "structured_check.py", &server, &["small.gguf"]);
+    run_client("INGLE_INSTRUCTOR_PYTHON", "structured_check.py", &server, &["small.gguf", "instructor"]);
 }

@@ -24,6 +24,11 @@ pub(crate) fn tools_model() -> Option<PathBuf> {
     test_model("qwen2.5-coder-0.5b-instruct-q4_k_m.gguf")
 }
 
+/// The folder of the embedding model, when it is installed.
+pub(crate) fn embedding_folder() -> Option<PathBuf> {
+    Some(test_model("all-MiniLM-L6-v2/model.safetensors")?.parent()?.to_owned())
+}
+
 fn test_model(name: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("INGLE_TEST_MODELS").map(PathBuf::from);
     let cache = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/ingle/test-models"));

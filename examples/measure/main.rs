@@ -5,6 +5,7 @@
 mod burst;
 mod common;
 mod decode;
+mod encode;
 mod forms;
 mod masks;
 mod shared_prefix;
@@ -38,6 +39,8 @@ enum Scenario {
     Throughput(throughput::Options),
     /// One client against the raw decode loop of the same build.
     Decode(decode::Options),
+    /// Embeddings in process, for a program that takes turns with a peer.
+    Encode(encode::Options),
     /// Clients whose answers are held to a form, against the same requests without one.
     Forms(forms::Options),
     /// Masks of GBNF grammars beside llama.cpp's sampler, without a server.
@@ -56,6 +59,7 @@ fn main() -> anyhow::Result<()> {
         Scenario::SharedPrefix(options) => runtime.block_on(shared_prefix::run(&target, options)),
         Scenario::Throughput(options) => runtime.block_on(throughput::run(&target, options)),
         Scenario::Forms(options) => runtime.block_on(forms::run(&target, options)),
+        Scenario::Encode(options) => encode::run(&arguments.model, &options),
         Scenario::Masks(options) => masks::run(&options),
         Scenario::Decode(options) => decode::run(&runtime, &target, options),
     }

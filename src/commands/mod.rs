@@ -2,6 +2,7 @@
 
 pub(crate) mod chat;
 pub(crate) mod devices;
+pub(crate) mod encode;
 pub(crate) mod grammar;
 pub(crate) mod health;
 mod locate;

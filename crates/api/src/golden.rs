@@ -11,6 +11,7 @@ use crate::localai::{
     DetokenizeRequest, DetokenizeResponse, LoadedModel, NotReady, System, TokenizeRequest, TokenizeResponse, Version,
 };
 use crate::openai::*;
+use crate::rerank::RerankRequest;
 
 fn golden_path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -45,6 +46,8 @@ fn parse_case(case: &Value) -> Result<String, String> {
     match case["type"].as_str() {
         Some("chat") => parsed::<ChatRequest>(&body),
         Some("completion") => parsed::<CompletionRequest>(&body),
+        Some("embedding") => parsed::<EmbeddingRequest>(&body),
+        Some("rerank") => parsed::<RerankRequest>(&body),
         Some("tokenize") => parsed::<TokenizeRequest>(&body),
         Some("detokenize") => parsed::<DetokenizeRequest>(&body),
         other => panic!("unknown case type {other:?}"),
@@ -223,6 +226,7 @@ fn others() -> Vec<String> {
         state: Some("ready".into()),
         memory_bytes: Some(9),
         placement: Some("CPU".into()),
+        tasks: Vec::new(),
     };
     let piece = CompletionChunk {
         id: "cmpl-1".into(),

@@ -16,6 +16,7 @@ pub mod client;
 pub(crate) mod lenient;
 pub mod localai;
 pub mod openai;
+pub mod rerank;
 
 #[cfg(test)]
 mod golden;

@@ -254,4 +254,25 @@ pub struct LoadedModel {
     /// The devices it is on, such as `CUDA0 (25/25 layers)`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<String>,
+    /// What it does besides text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<TaskStatus>,
+}
+
+/// A task of a model in memory that works off batches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct TaskStatus {
+    /// Such as `embed`.
+    pub task: String,
+    /// Calls in the queue.
+    pub waiting: usize,
+    /// Inputs that are being computed.
+    pub running: usize,
+    /// Inputs done since the model was loaded.
+    pub done: u64,
+    /// What they came to, in `unit`.
+    pub cost: u64,
+    /// What `cost` counts, such as `tokens`.
+    pub unit: String,
 }

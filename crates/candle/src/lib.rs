@@ -1,2 +1,11 @@
-//! Runs models that are not GGUF in Rust: embeddings and rerankers from safetensors, speech.
+//! Runs models that are not GGUF in Rust: embeddings and rerankers from safetensors.
+//!
+//! Weights are read by this crate, tensor by tensor; the forward pass is its own. It holds no policy: what is in memory,
+//! and for whom, is the runtime's business.
 #![forbid(unsafe_code)]
+
+mod backend;
+mod embed;
+mod weights;
+
+pub use backend::CandleBackend;

@@ -2,7 +2,7 @@
 
 mod resolve;
 
-pub(crate) use resolve::current_backend_name;
+pub(crate) use resolve::{current_backend_name, text_usecases};
 
 use crate::Usecase;
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +50,39 @@ pub struct ModelConfig {
     pub concurrency_groups: Vec<String>,
     /// How many requests are answered at once.
     pub limits: Limits,
+    /// What a request for embeddings gets when it does not say.
+    pub embed: EmbedDefaults,
+}
+
+/// What a request for embeddings gets when it does not say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EmbedDefaults {
+    /// How vectors are written.
+    pub encoding: Option<VectorEncoding>,
+    /// How a text that is too long becomes one vector; absent is the model's own way, to cut it or to refuse it.
+    pub long_texts: Option<WindowPooling>,
+    /// Tokens over which a weight halves in [`WindowPooling::DecayedMean`].
+    pub half_life_tokens: Option<NonZeroU32>,
+}
+
+/// How vectors are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VectorEncoding {
+    /// A list of numbers.
+    Float,
+    /// 32-bit floats, low byte first, in base64.
+    Base64,
+}
+
+/// How the vectors of the pieces of a long text become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WindowPooling {
+    /// Their mean, each weighing as its tokens.
+    Mean,
+    /// The last one's.
+    Last,
+    /// Their mean, earlier ones weighing less.
+    DecayedMean,
 }
 
 /// How reasoning is found and whether it is shown.
@@ -327,6 +360,27 @@ pub struct BackendOptions {
     pub n_cpu_moe: Option<u32>,
     /// `check_tensors`: look for invalid numbers when loading.
     pub check_tensors: Option<bool>,
+    /// `pooling`: how the vectors of a text's tokens become one.
+    pub pooling: Option<TokenPooling>,
+    /// `embd_normalize`: are vectors scaled to length 1?
+    pub is_normalized: Option<bool>,
+    /// `dimensions`: shorter vectors that may be asked for.
+    pub dimensions: Vec<NonZeroU32>,
+    /// `precision:bf16`: compute with 16-bit weights.
+    pub is_bf16: bool,
+}
+
+/// How the vectors of a text's tokens become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenPooling {
+    /// Their mean.
+    Mean,
+    /// The first one's.
+    Cls,
+    /// The last one's.
+    Last,
+    /// The score of a reranker.
+    Rank,
 }
 
 /// Prompt templates as text; `prompt` makes sense of them.
@@ -424,6 +478,7 @@ impl ModelConfig {
             download_files: Vec::new(),
             concurrency_groups: Vec::new(),
             limits: Limits::default(),
+            embed: EmbedDefaults::default(),
         }
     }
 
@@ -436,6 +491,9 @@ impl ModelConfig {
 
 /// The backend of GGUF files.
 pub const LLAMA_CPP: &str = "llama-cpp";
+
+/// The backend of folders with `config.json` and safetensors.
+pub const CANDLE: &str = "candle";
 
 #[cfg(test)]
 mod tests;

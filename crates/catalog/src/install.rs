@@ -296,7 +296,7 @@ fn take_in_place(original: &Path, policy: FetchPolicy) -> Result<Fetched, Catalo
     let not_a_model = |message: String| CatalogError::NotAModel { path: path.clone(), message };
     let is_later_part = weights::shard_name(&path).is_some_and(|shard| shard.index > 0);
     match weights::Kinds::default().of(&path) {
-        Ok(Kind::Model) => {}
+        Ok(Kind::Model(_)) => {}
         Ok(Kind::Companion) if is_later_part => {}
         Ok(Kind::Companion) => return Err(not_a_model("it is a part of another model, e.g. its projector".to_owned())),
         Err(message) => return Err(not_a_model(message)),

@@ -15,9 +15,9 @@ pub enum Standing {
     Planned(&'static str),
 }
 
+use crate::config::{CANDLE, LLAMA_CPP};
 use Standing::{NoEffect, Planned, Refused, Works};
 
-const EMBEDDINGS: &str = "embeddings and reranking";
 const IMAGES: &str = "image generation";
 const VISION: &str = "vision";
 const SPEECH: &str = "speech";
@@ -39,8 +39,8 @@ pub const MODEL_KEYS: &[(&str, Standing)] = &[
     ("f16", NoEffect("the cache is f16 unless cache_type_k and cache_type_v say otherwise")),
     ("threads", Works),
     ("debug", NoEffect("one log level holds for the whole program: --log-level debug")),
-    ("embeddings", Planned(EMBEDDINGS)),
-    ("reranking", Planned(EMBEDDINGS)),
+    ("embeddings", Works),
+    ("reranking", Works),
     ("roles", Works),
     ("reasoning", Works),
     ("reasoning.disable", Works),
@@ -167,9 +167,9 @@ pub const MODEL_KEYS: &[(&str, Standing)] = &[
     ("parameters.rope_freq_scale", Works),
     ("parameters.clip_skip", Planned(IMAGES)),
     ("parameters.tokenizer", NoEffect("the tokenizer is the model file's own")),
-    ("parameters.encoding_format", Planned(EMBEDDINGS)),
-    ("parameters.pooling", Planned(EMBEDDINGS)),
-    ("parameters.pooling_half_life_tokens", Planned(EMBEDDINGS)),
+    ("parameters.encoding_format", Works),
+    ("parameters.pooling", Works),
+    ("parameters.pooling_half_life_tokens", Works),
     ("parameters.voice", Planned(SPEECH)),
     ("template", Works),
     ("template.chat", Works),
@@ -256,8 +256,9 @@ pub const LLAMA_OPTIONS: &[(&str, Standing)] = &[
     ("reasoning_format", NoEffect("reasoning is always told apart from the answer")),
     ("reasoning_budget", NoEffect("requests switch thinking off: reasoning_effort none")),
     ("prefill_assistant", NoEffect("requests ask for it: continue_final_message")),
-    ("pooling", Planned(EMBEDDINGS)),
-    ("embd_normalize", Planned(EMBEDDINGS)),
+    ("pooling", Works),
+    ("embd_normalize", Works),
+    ("dimensions", Works),
     ("mmproj_use_gpu", Planned(VISION)),
     ("image_min_tokens", Planned(VISION)),
     ("image_max_tokens", Planned(VISION)),
@@ -268,6 +269,14 @@ pub const LLAMA_OPTIONS: &[(&str, Standing)] = &[
     ("spec_model", Planned(DRAFT)),
     ("grpc_servers", Refused(ONE_PROCESS)),
     ("rpc_servers", Refused(ONE_PROCESS)),
+];
+
+/// Every `options:` string of embedding models and rerankers from safetensors.
+pub const ENCODER_OPTIONS: &[(&str, Standing)] = &[
+    ("pooling", Works),
+    ("embd_normalize", Works),
+    ("dimensions", Works),
+    ("precision", Refused("16-bit computation is not there yet; leave it out")),
 ];
 
 pub(crate) const ONE_PROCESS: &str = "a model runs in one process; remove the option, or use a smaller model";
@@ -314,10 +323,19 @@ pub(crate) fn warning(key: &str, line: u64) -> KeyWarning {
     KeyWarning { key: key.to_owned(), line, reason }
 }
 
-/// What a person is told of an option of llama-cpp that does nothing; `None` for one that works.
-pub(crate) fn option_warning(written: &str, line: u64) -> Option<KeyWarning> {
+/// The options that a backend knows; `None` for one that is not there yet.
+pub(crate) fn options_of(backend: &str) -> Option<&'static [(&'static str, Standing)]> {
+    match backend {
+        LLAMA_CPP => Some(LLAMA_OPTIONS),
+        CANDLE | "transformers" | "rerankers" => Some(ENCODER_OPTIONS),
+        _ => None,
+    }
+}
+
+/// What a person is told of an option of `table` that does nothing; `None` for one that works.
+pub(crate) fn option_warning(table: &[(&str, Standing)], written: &str, line: u64) -> Option<KeyWarning> {
     let key = written.split(':').next().unwrap_or_default().trim();
-    let listed = LLAMA_OPTIONS.iter().find(|(known, _)| *known == key).map(|(_, standing)| *standing);
+    let listed = table.iter().find(|(known, _)| *known == key).map(|(_, standing)| *standing);
     let reason = match listed {
         Some(Standing::Works | Standing::Refused(_)) => return None,
         Some(Standing::NoEffect(why)) => format!("has no effect: {why}"),

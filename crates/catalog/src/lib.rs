@@ -33,9 +33,10 @@ mod weights;
 mod yaml;
 
 pub use config::{
-    Availability, BackendOptions, ContextSize, DownloadFile, FlashAttention, FunctionConfig, GpuLayers, LLAMA_CPP,
-    Limits, LoadConfig, Mirostat, MirostatVersion, Modalities, ModelConfig, OutputConfig, ReasoningConfig,
-    RequestDefaults, Residency, RopeScaling, SplitMode, TemplateConfig, TokenCount, Yarn,
+    Availability, BackendOptions, CANDLE, ContextSize, DownloadFile, EmbedDefaults, FlashAttention, FunctionConfig,
+    GpuLayers, LLAMA_CPP, Limits, LoadConfig, Mirostat, MirostatVersion, Modalities, ModelConfig, OutputConfig,
+    ReasoningConfig, RequestDefaults, Residency, RopeScaling, SplitMode, TemplateConfig, TokenCount, TokenPooling,
+    VectorEncoding, WindowPooling, Yarn,
 };
 pub use error::{Attempt, CatalogError, Retry, meant};
 #[cfg(feature = "download")]
@@ -48,7 +49,7 @@ pub use gallery::{FileSource, Gallery, GalleryEntry, GalleryFile, PipMember, Sou
 pub use install::{ConfigOutcome, Installed, InstalledFile, Installer};
 #[cfg(feature = "download")]
 pub use jobs::{ApplyFile, ApplyRequest, GallerySource, JobBoard, JobStatus, Offer, Phase};
-pub use keys::{KeyWarning, LLAMA_OPTIONS, MODEL_KEYS, Standing};
+pub use keys::{ENCODER_OPTIONS, KeyWarning, LLAMA_OPTIONS, MODEL_KEYS, Standing};
 pub use model_yaml::{
     DownloadYaml, Flag, FunctionGrammarYaml, FunctionYaml, LimitsYaml, ModelYaml, ParametersYaml, Real, ReasoningYaml,
     ReplacementYaml, TagPairYaml, TemplateYaml, Text, Whole,

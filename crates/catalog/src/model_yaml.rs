@@ -216,6 +216,12 @@ pub struct ParametersYaml {
     pub rope_freq_scale: Option<Real>,
     /// Token to bias.
     pub logit_bias: Option<BTreeMap<String, Real>>,
+    /// `float` or `base64`, for embeddings.
+    pub encoding_format: Option<Text>,
+    /// How the pieces of a long text become one vector.
+    pub pooling: Option<Text>,
+    /// Tokens over which a piece's weight halves.
+    pub pooling_half_life_tokens: Option<Whole>,
 }
 
 /// The `template:` mapping; the texts are kept as they are.

@@ -2,7 +2,7 @@
 
 use crate::config::{Availability, ModelConfig};
 use crate::keys::KeyWarning;
-use crate::scan::{self, BareFile, Configured, Problem, Snapshot};
+use crate::scan::{self, BareFile, Configured, Problem, Snapshot, folders};
 use crate::uri::file_name_of_uri;
 use crate::weights::{self, Kinds};
 use crate::{CatalogError, Usecase, names};
@@ -304,6 +304,8 @@ impl Catalog {
             name: from.name.clone(),
             config: ModelConfig {
                 template: from.template.clone(),
+                usecases: from.usecases.clone(),
+                backend: Some(from.backend.to_owned()),
                 ..ModelConfig::bare(&from.name, &from.relative.to_string_lossy())
             },
             source: ModelSource::BareFile(self.models_path.join(&from.relative)),
@@ -322,10 +324,22 @@ impl Catalog {
         }
         let Some(file) = config.model.as_deref().and_then(local_file_name) else { return ModelState::NoFile };
         let relative = normal(Path::new(&file));
+        if let Some(relative) = self.model_folder(&relative) {
+            let path = self.models_path.join(relative);
+            let bytes = folders::weight_bytes(&path);
+            return ModelState::Ready(Weights { path, bytes });
+        }
         let shard = weights::shard_name(&relative);
         let parts: Vec<PathBuf> =
             shard.iter().flat_map(ShardName::all).map(|name| relative.with_file_name(name)).collect();
         self.file_state(&relative, &parts)
+    }
+
+    /// The folder that `parameters.model` means: as it is written, or, as for a repository `owner/name`, its last part.
+    fn model_folder(&self, relative: &Path) -> Option<PathBuf> {
+        let last = relative.file_name().map(PathBuf::from);
+        let mut candidates = std::iter::once(relative.to_owned()).chain(last);
+        candidates.find(|folder| folders::is_model_folder(&self.models_path.join(folder)))
     }
 
     /// Looks at the file itself, each time: it may have gone since it was listed.
@@ -336,6 +350,9 @@ impl Catalog {
             let path = self.models_path.join(part);
             match std::fs::metadata(&path) {
                 Ok(metadata) if metadata.is_file() => bytes += metadata.len(),
+                Ok(metadata) if metadata.is_dir() && folders::is_model_folder(&path) => {
+                    bytes += folders::weight_bytes(&path);
+                }
                 Ok(_) | Err(_) => return ModelState::MissingFile(path),
             }
         }

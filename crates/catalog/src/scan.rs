@@ -1,18 +1,19 @@
 //! What lies in a models folder: YAML files and bare GGUF files, in a fixed order.
 
-use crate::config::{self, LLAMA_CPP, ModelConfig, TemplateConfig};
+use crate::config::{self, CANDLE, LLAMA_CPP, ModelConfig, TemplateConfig};
 use crate::gallery::{Document, classify};
 use crate::keys::{self, KeyWarning, MODEL_KEYS, Standing};
 use crate::model_yaml::ModelYaml;
 use crate::names;
 use crate::yaml::{self, MAX_YAML_BYTES, Node, Tree, Unread};
-use crate::{CatalogError, weights};
-use std::collections::BTreeMap;
+use crate::{CatalogError, Usecase, weights};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+pub(crate) mod folders;
 mod templates;
 
 /// Something in the models folder that could not be used, or that should be looked at.
@@ -47,9 +48,12 @@ pub(crate) struct Configured {
     pub warnings: Vec<KeyWarning>,
 }
 
-/// A GGUF file without a configuration.
+/// A GGUF file, or a folder with a model, without a configuration.
 #[derive(Debug, Clone)]
 pub(crate) struct BareFile {
+    /// What it may be asked for.
+    pub usecases: BTreeSet<Usecase>,
+    pub backend: &'static str,
     /// From the `.tmpl` file beside it.
     pub template: TemplateConfig,
     /// Path inside the models folder; for a split file the name without part numbers.
@@ -137,7 +141,10 @@ pub(crate) fn scan(
     let files: Vec<PathBuf> = snapshot.fingerprint.iter().map(|(path, ..)| path.clone()).collect();
     let top = |path: &&PathBuf| path.parent() == Some(folder) && has_ending(path, &["yaml", "yml"]);
     for path in files.iter().filter(top).map(PathBuf::as_path).chain(extra_config) {
-        snapshot.read_yaml(folder, path);
+        snapshot.read_yaml(folder, path, kinds);
+    }
+    for path in files.iter().filter(|path| path.ends_with("config.json") && path.parent() != Some(folder)) {
+        snapshot.add_folder(folder, path);
     }
     let ggufs: Vec<&PathBuf> = files.iter().filter(|path| has_ending(path, &["gguf"])).collect();
     for path in ggufs {
@@ -170,12 +177,15 @@ fn option_warnings(node: &Node) -> Vec<KeyWarning> {
         Some(Tree::Text(written)) => config::current_backend_name(written),
         _ => LLAMA_CPP,
     };
-    if backend != LLAMA_CPP && !options.is_empty() {
+    let Some(table) = keys::options_of(backend) else {
+        if options.is_empty() {
+            return Vec::new();
+        }
         let reason = format!("has no effect yet: it belongs to the backend {backend}, which is not there yet");
         return vec![KeyWarning { key: "options".into(), line: node.line_of_key("options"), reason }];
-    }
+    };
     let told = |option: &Node| match &option.tree {
-        Tree::Text(written) => keys::option_warning(written, option.line),
+        Tree::Text(written) => keys::option_warning(table, written, option.line),
         _ => None,
     };
     options.iter().filter_map(told).collect()
@@ -191,13 +201,40 @@ fn beside_alias(node: &Node) -> Vec<KeyWarning> {
     idle.map(|entry| KeyWarning { key: entry.key.clone(), line: entry.line, reason: reason.into() }).collect()
 }
 
+/// Where a configuration stands.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    folder: &'a Path,
+    path: &'a Path,
+    kinds: &'a weights::Kinds,
+}
+
+/// What the model's own file says it is for, where its configuration is silent.
+fn guess_usecases(config: &mut ModelConfig, folder: &Path, kinds: &weights::Kinds) {
+    let is_silent = config.usecases.is_empty() || config.usecases == config::text_usecases();
+    let Some(file) = config.model.as_deref().filter(|_| is_silent) else { return };
+    let path = folder.join(file);
+    match config.backend.as_deref() {
+        Some(LLAMA_CPP) => {
+            if let Ok(weights::Kind::Model(usecases)) = kinds.of(&path) {
+                config.usecases = usecases;
+            }
+        }
+        None | Some(CANDLE | "transformers" | "rerankers") if folders::is_model_folder(&path) => {
+            config.usecases = folders::usecases(&path);
+            config.backend.get_or_insert_with(|| CANDLE.to_owned());
+        }
+        Some(_) | None => {}
+    }
+}
+
 impl Snapshot {
     fn problem(&mut self, path: &Path, line: u64, model: Option<&str>, message: impl Into<String>) {
         let model = model.map(str::to_owned);
         self.problems.push(Problem { path: path.to_owned(), line, model, message: message.into() });
     }
 
-    fn read_yaml(&mut self, folder: &Path, path: &Path) {
+    fn read_yaml(&mut self, folder: &Path, path: &Path, kinds: &weights::Kinds) {
         let text = match read_yaml_text(path) {
             Ok(text) => text,
             Err(error) => return self.problem(path, 0, None, format!("cannot be read: {error}")),
@@ -209,18 +246,20 @@ impl Snapshot {
         if let Document::Models(nodes) = classify(node) {
             let stem = path.file_stem().and_then(|stem| stem.to_str()).filter(|_| nodes.len() == 1);
             for node in &nodes {
-                self.add_model(folder, path, node, stem);
+                self.add_model(Place { folder, path, kinds }, node, stem);
             }
         }
     }
 
-    fn add_model(&mut self, folder: &Path, path: &Path, node: &Node, fallback_name: Option<&str>) {
+    fn add_model(&mut self, Place { folder, path, kinds }: Place<'_>, node: &Node, fallback_name: Option<&str>) {
         let (written, unread) = match node.decode::<ModelYaml>() {
             Ok(decoded) => decoded,
             Err(error) => return self.problem(path, error.line, None, error.message),
         };
         let name = written.name.clone().map(|text| text.0);
         let warnings = key_warnings(node, &unread);
+        let says_nothing_of_usecases =
+            written.known_usecases.is_none() && written.embeddings.is_none() && written.reranking.is_none();
         let config = match ModelConfig::resolve(written, fallback_name) {
             Ok(config) => config,
             Err(bad) => {
@@ -233,12 +272,35 @@ impl Snapshot {
             return self.problem(path, node.line, Some(&config.name), message);
         }
         let mut config = config;
+        if says_nothing_of_usecases {
+            guess_usecases(&mut config, folder, kinds);
+        }
         if let Err(message) = templates::read_files(&mut config.template, config.model.as_deref(), folder) {
             return self.problem(path, node.line_of_key("template"), name.as_deref(), message);
         }
         let modified = fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
         let name = config.name.clone();
         self.configured.insert(name, Configured { config, path: path.to_owned(), modified, warnings });
+    }
+
+    /// A folder that says itself what it is for.
+    fn add_folder(&mut self, folder: &Path, config: &Path) {
+        let Some(inner) = config.parent().filter(|inner| folders::is_model_folder(inner)) else { return };
+        let usecases = folders::usecases(inner);
+        let name = inner.strip_prefix(folder).ok().and_then(Path::to_str);
+        let Some(name) = name.filter(|name| !usecases.is_empty() && names::check_model_name(name).is_ok()) else {
+            return;
+        };
+        let bare = BareFile {
+            usecases,
+            backend: CANDLE,
+            template: TemplateConfig::default(),
+            name: name.to_owned(),
+            relative: PathBuf::from(name),
+            parts: Vec::new(),
+            modified: fs::metadata(config).and_then(|metadata| metadata.modified()).ok(),
+        };
+        self.bare.insert(bare.name.clone(), bare);
     }
 
     fn add_gguf(&mut self, folder: &Path, path: &Path, kinds: &weights::Kinds) {
@@ -253,11 +315,12 @@ impl Snapshot {
         if shard.as_ref().is_some_and(|shard| shard.index != 0) {
             return;
         }
-        match kinds.of(path) {
-            Ok(weights::Kind::Model) => {}
+        let usecases = match kinds.of(path) {
+            Ok(weights::Kind::Model(usecases)) => usecases,
             Ok(weights::Kind::Companion) => return,
             Err(message) => return self.problem(path, 0, Some(name), message),
-        }
+        };
+        let backend = LLAMA_CPP;
         let modified = fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
         let mut template = TemplateConfig::default();
         if let Err(message) = templates::read_files(&mut template, Some(name), folder) {
@@ -266,12 +329,12 @@ impl Snapshot {
         let bare = match shard {
             None => {
                 let (name, relative) = (name.to_owned(), relative.to_owned());
-                BareFile { name, relative, parts: Vec::new(), modified, template }
+                BareFile { usecases, backend, name, relative, parts: Vec::new(), modified, template }
             }
             Some(shard) => {
                 let parts = shard.all().into_iter().skip(1).map(|name| relative.with_file_name(name)).collect();
                 let name = relative.with_file_name(format!("{}.gguf", shard.prefix)).to_string_lossy().into_owned();
-                BareFile { name, relative: relative.to_owned(), parts, modified, template }
+                BareFile { usecases, backend, name, relative: relative.to_owned(), parts, modified, template }
             }
         };
         self.bare.insert(bare.name.clone(), bare);

@@ -1,7 +1,9 @@
 //! What a GGUF file is and says. The only place that reads headers; they are validated before anything is believed.
 
+use crate::Usecase;
+use crate::config::text_usecases;
 use ingle_gguf::{FileKind, Header, ModelInfo, ShardName, validate_shards};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -9,10 +11,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 /// Whether a file is a model of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// It can be run.
-    Model,
+    /// It can be run, for this.
+    Model(BTreeSet<Usecase>),
     /// Projector, adapter, later shard: part of another model.
     Companion,
 }
@@ -50,11 +52,24 @@ fn kind(path: &Path) -> Result<Kind, String> {
     let header = read_header(path)?;
     // The tensors of a split model are judged together, when it is shown or loaded.
     if shard_name(path).is_some_and(|shard| shard.index == 0) {
-        return Ok(Kind::Model);
+        return Ok(Kind::Model(text_usecases()));
     }
-    match header.validate().map_err(|error| error.to_string())?.kind {
-        FileKind::Model => Ok(Kind::Model),
+    let info = header.validate().map_err(|error| error.to_string())?;
+    match info.kind {
+        FileKind::Model => Ok(Kind::Model(usecases(&info))),
         FileKind::Projector | FileKind::Adapter | FileKind::Shard | FileKind::Other => Ok(Kind::Companion),
+    }
+}
+
+/// What a file may be asked for when nothing says otherwise: its pooling, or that it sees the whole text at once, tells
+/// an embedding model or a reranker from one that generates text.
+fn usecases(info: &ModelInfo) -> BTreeSet<Usecase> {
+    const NONE: u32 = 0;
+    const RANK: u32 = 4;
+    match info.pooling_type {
+        Some(RANK) => BTreeSet::from([Usecase::Rerank, Usecase::Tokenize]),
+        Some(NONE) | None if info.is_causal => text_usecases(),
+        Some(_) | None => BTreeSet::from([Usecase::Embeddings, Usecase::Tokenize]),
     }
 }
 

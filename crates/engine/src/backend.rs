@@ -1,8 +1,9 @@
 //! What a backend is and what it gives: a loaded model as a set of optional handles.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use crate::{EngineError, Hardware, TextModel};
+use crate::{BatchHandle, EmbedModel, EngineError, Hardware, Health, RerankModel, TextModel};
 
 /// How many layers go to a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -108,6 +109,57 @@ pub struct Lora {
     pub scale: f32,
 }
 
+/// What a model is loaded for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Task {
+    /// Generating text.
+    Text,
+    /// Turning text into vectors.
+    Embed,
+    /// Scoring documents by a query.
+    Rerank,
+}
+
+/// How the vectors of a text's tokens become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// Their mean.
+    Mean,
+    /// The first one's.
+    Cls,
+    /// The last one's.
+    Last,
+    /// The largest number of each dimension.
+    Max,
+    /// Their mean, later ones weighing more: the n-th weighs n.
+    WeightedMean,
+    /// Their sum by the square root of their count.
+    MeanSqrtLen,
+}
+
+/// Number format of the computation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// 16-bit weights and products where the processor has them, sums in 32 bit.
+    Bf16,
+}
+
+/// What concerns embeddings and reranking.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct EmbedOptions {
+    /// In place of the model's own.
+    pub pooling: Option<Pooling>,
+    /// Are vectors scaled to length 1? Absent is the model's own way.
+    pub is_normalized: Option<bool>,
+    /// Shorter vectors that may be asked for, in place of what the model declares; empty is none in addition.
+    pub dimensions: Vec<usize>,
+    /// Number format of the computation.
+    pub precision: Precision,
+}
+
 /// What to load and how; every `None` is the backend's own choice.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LoadOptions {
@@ -169,6 +221,10 @@ pub struct LoadOptions {
     pub header_overrides: Vec<String>,
     /// What happens at the end of the context.
     pub overflow: ContextOverflow,
+    /// What the model is loaded for; empty is what it is made for.
+    pub tasks: BTreeSet<Task>,
+    /// What concerns embeddings and reranking.
+    pub embed: EmbedOptions,
 }
 
 /// Memory a model will take, in bytes.
@@ -183,6 +239,16 @@ pub struct MemoryEstimate {
 }
 
 impl MemoryEstimate {
+    /// Both together, where both are of the same weights: those are in memory once.
+    #[must_use]
+    pub fn beside(self, other: Self) -> Self {
+        Self {
+            weight_bytes: self.weight_bytes.max(other.weight_bytes),
+            cache_bytes: self.cache_bytes + other.cache_bytes,
+            compute_bytes: self.compute_bytes + other.compute_bytes,
+        }
+    }
+
     /// Everything together.
     pub fn total_bytes(&self) -> u64 {
         self.weight_bytes + self.cache_bytes + self.compute_bytes
@@ -193,6 +259,11 @@ impl MemoryEstimate {
 pub trait Backend: Send + Sync {
     /// Name as configurations spell it, such as `llama-cpp`.
     fn name(&self) -> &str;
+
+    /// Other names in configurations whose models it runs; none unless it says so.
+    fn other_names(&self) -> &[&str] {
+        &[]
+    }
 
     /// Bytes the model will take, from its header alone.
     ///
@@ -212,8 +283,34 @@ pub trait Backend: Send + Sync {
 pub struct Engine {
     /// Generates text.
     pub text: Option<TextModel>,
+    /// Turns text into vectors.
+    pub embed: Option<EmbedModel>,
+    /// Scores documents by a query.
+    pub rerank: Option<RerankModel>,
     /// The devices it runs on, for logs and reports, such as `CUDA0 (25/25 layers)` or `CPU`.
     pub placement: String,
     /// What it really takes, where the backend can tell.
     pub memory: MemoryEstimate,
+}
+
+impl Engine {
+    /// The handles that work off batches, each with the task it is for.
+    pub fn batched(&self) -> Vec<(&'static str, &dyn BatchHandle)> {
+        let embed = self.embed.as_ref().map(|model| ("embed", &model.thread as &dyn BatchHandle));
+        let rerank = self.rerank.as_ref().map(|model| ("rerank", &model.thread as &dyn BatchHandle));
+        embed.into_iter().chain(rerank).collect()
+    }
+
+    /// Is every part of it alive?
+    pub fn health(&self) -> Health {
+        let text = self.text.as_ref().map(TextModel::health);
+        let mut parts = text.into_iter().chain(self.batched().into_iter().map(|(_, handle)| handle.health()));
+        parts.find(|health| *health != Health::Alive).unwrap_or(Health::Alive)
+    }
+
+    /// Ends it whoever still has a handle: requests that run or wait end with [`EngineError::Unloaded`].
+    pub fn close(&self) {
+        self.text.iter().for_each(TextModel::close);
+        self.batched().into_iter().for_each(|(_, handle)| handle.close());
+    }
 }

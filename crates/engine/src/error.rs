@@ -39,6 +39,27 @@ pub enum EngineError {
         /// Most tokens one request may use, prompt and answer together.
         context_tokens: usize,
     },
+    /// One call asks for more than may ever wait.
+    #[error("the call comes to {cost} {unit}, at most {limit} may wait at once; send it in several calls")]
+    TooMuchAtOnce {
+        /// What the call costs.
+        cost: usize,
+        /// Most that may wait.
+        limit: usize,
+        /// What cost is counted in.
+        unit: &'static str,
+    },
+    /// A text is longer than the model can look at.
+    #[error(
+        "the text has {tokens} tokens and this model takes {limit}; shorten it, or let the server take it apart with \
+         `parameters.pooling: mean` in the model's YAML"
+    )]
+    TextTooLong {
+        /// Tokens of the text, with those that the model puts around it.
+        tokens: usize,
+        /// Most tokens of one text.
+        limit: usize,
+    },
     /// A prompt without a single token.
     #[error("the prompt is empty; send at least one token")]
     EmptyPrompt,

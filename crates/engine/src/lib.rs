@@ -7,8 +7,10 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod batch;
 mod constraint;
 mod decoder;
+mod encoder;
 mod error;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
@@ -20,11 +22,13 @@ mod text;
 mod token;
 
 pub use backend::{
-    Backend, CacheType, ContextOverflow, Engine, FlashAttention, GpuLayers, LoadOptions, Lora, MemoryEstimate,
-    RopeScaling, SplitMode, Yarn,
+    Backend, CacheType, ContextOverflow, EmbedOptions, Engine, FlashAttention, GpuLayers, LoadOptions, Lora,
+    MemoryEstimate, Pooling, Precision, RopeScaling, SplitMode, Task, Yarn,
 };
+pub use batch::{Answered, BatchConfig, BatchHandle, BatchModel, BatchStats, BatchThread, Cost, Interrupt, Pending};
 pub use constraint::{Allowed, Constraint, ConstraintError, ConstraintHandle, TokenMask};
 pub use decoder::{BatchToken, CacheRefused, DecodeError, Decoder, DecoderLimits, PrefixSharing, SeqId};
+pub use encoder::{Dimensions, EmbedInfo, EmbedModel, Encoded, RerankModel, Sequence, TextEncoder};
 pub use error::EngineError;
 pub use hardware::{Device, DeviceKind, DeviceLoad, Hardware};
 pub use segment::{Segment, SpecialTokens};

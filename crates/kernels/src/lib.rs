@@ -1,4 +1,5 @@
-//! The few SIMD loops Ingle owns: what happens to one row of logits between the decoder and the chosen token.
+//! The few SIMD loops Ingle owns: what happens to one row of logits between the decoder and the chosen token, and to
+//! rows of an encoder between two matrix products.
 //!
 //! Every loop is written once, as a safe function over fixed-width lanes, and compiled for each instruction set that
 //! can matter on the machine (AVX-512, AVX2, the target's baseline); the CPU is asked at run time. No fused
@@ -11,6 +12,7 @@
 //! do not look for NaN again.
 #![allow(unsafe_code)]
 
+mod encoder;
 mod exponent;
 mod isa;
 mod mask;
@@ -18,6 +20,7 @@ mod peak;
 mod select;
 mod stats;
 
+pub use encoder::{gelu, gelu_tanh, layer_norm, multiply, rms_norm, rotate_halves, silu, softmax};
 pub use exponent::{EXP_BLOCK, ExpMoments, exp_block_sums, exp_moments, exp_non_positive, sum_exp, sum_exp_at_least};
 pub use mask::{MaskTooShort, copy_masked, mask_words};
 pub use peak::{BlockMaxima, Peak, RowFault, argmax};

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::{Arc, mpsc};
 
 use ingle_engine::{
-    Backend, Engine, EngineError, GpuLayers, Hardware, LoadOptions, MemoryEstimate, TextConfig, TextModel, Tokenizer,
+    Backend, Engine, EngineError, GpuLayers, Hardware, LoadOptions, MemoryEstimate, Task, TextConfig, TextModel,
+    Tokenizer,
 };
 use ingle_gguf::ModelInfo;
 
@@ -15,7 +16,7 @@ use crate::model::{Model, load_error};
 use crate::plan::{Plan, Room};
 use crate::process::{self, GpuDevice};
 use crate::tokenizer::LlamaTokenizer;
-use crate::{header, placement, plugins};
+use crate::{encoders, header, placement, plugins};
 
 /// Requests that may wait unless the options say otherwise.
 const DEFAULT_MAX_WAITING: usize = 256;
@@ -52,7 +53,7 @@ impl LoadedModel {
             decoder.adopt(faults);
             Ok(decoder)
         })?;
-        Ok(Engine { text: Some(text), placement, memory })
+        Ok(Engine { text: Some(text), placement, memory, ..Engine::default() })
     }
 }
 
@@ -62,13 +63,8 @@ impl LlamaBackend {
     /// # Errors
     /// As [`Backend::load`].
     pub fn load_model(&self, options: &LoadOptions, hardware: &Hardware) -> Result<LoadedModel, EngineError> {
-        let info = header::read_model(&options.path)?;
-        if !process::has_devices() {
-            return Err(load_error(&options.path, plugins::missing()));
-        }
-        let gpus = process::gpu_devices();
-        let room = Room::new(hardware, gpus.iter().map(|gpu| gpu.free_bytes).collect());
-        let job = Job { options: options.clone(), info, gpus, hardware: hardware.clone() };
+        let job = Job::new(options, hardware)?;
+        let room = Room::new(hardware, job.gpus.iter().map(|gpu| gpu.free_bytes).collect());
         on_loader_thread(&options.name, options.path.clone(), move |faults| job.run(room, faults))
     }
 }
@@ -79,17 +75,36 @@ impl Backend for LlamaBackend {
     }
 
     fn estimate(&self, options: &LoadOptions) -> Result<MemoryEstimate, EngineError> {
-        let info = header::read_model(&options.path)?;
-        Ok(Plan::new(options, &info, &Room::unlimited())?.memory)
+        let info = header::read_model(options)?;
+        let estimate =
+            |options: &LoadOptions| Ok::<_, EngineError>(Plan::new(options, &info, &Room::unlimited())?.memory);
+        let mut memory = MemoryEstimate::default();
+        if options.tasks.is_empty() || options.tasks.contains(&Task::Text) {
+            memory = memory.beside(estimate(options)?);
+        }
+        for _ in options.tasks.iter().filter(|task| **task != Task::Text) {
+            memory = memory.beside(estimate(&encoders::options_for(options, &info))?);
+        }
+        Ok(memory)
     }
 
     fn load(&self, options: &LoadOptions, hardware: &Hardware) -> Result<Engine, EngineError> {
-        self.load_model(options, hardware)?.start()
+        let wants = |task| options.tasks.contains(&task);
+        let mut engine = match options.tasks.is_empty() || wants(Task::Text) {
+            true => self.load_model(options, hardware)?.start()?,
+            false => Engine::default(),
+        };
+        // Each task has a context and a thread of its own, so that embeddings never hold up an answer. The file is
+        // mapped, so its pages are in memory once.
+        for task in [Task::Embed, Task::Rerank].into_iter().filter(|&task| wants(task)) {
+            encoders::load(Job::new(options, hardware)?, hardware, task)?.start(task, &mut engine)?;
+        }
+        Ok(engine)
     }
 }
 
 /// Runs `work` on a thread of its own, so that an abort in llama.cpp costs that thread and not the caller's.
-fn on_loader_thread<R: Send + 'static>(
+pub(crate) fn on_loader_thread<R: Send + 'static>(
     name: &str,
     path: std::path::PathBuf,
     work: impl FnOnce(&FaultDomain) -> Result<R, EngineError> + Send + 'static,
@@ -113,14 +128,22 @@ fn on_loader_thread<R: Send + 'static>(
 }
 
 /// One load, from the plan to a context that has run a step.
-struct Job {
-    options: LoadOptions,
-    info: ModelInfo,
-    gpus: Vec<GpuDevice>,
-    hardware: Hardware,
+pub(crate) struct Job {
+    pub(crate) options: LoadOptions,
+    pub(crate) info: ModelInfo,
+    pub(crate) gpus: Vec<GpuDevice>,
+    pub(crate) hardware: Hardware,
 }
 
 impl Job {
+    fn new(options: &LoadOptions, hardware: &Hardware) -> Result<Self, EngineError> {
+        let info = header::read_model(options)?;
+        if !process::has_devices() {
+            return Err(load_error(&options.path, plugins::missing()));
+        }
+        Ok(Self { options: options.clone(), info, gpus: process::gpu_devices(), hardware: hardware.clone() })
+    }
+
     fn run(&self, room: Room, faults: &FaultDomain) -> Result<LoadedModel, EngineError> {
         with_less(&self.options, &self.info, room, |plan| {
             log_plan(&self.options, &self.info, plan);
@@ -157,7 +180,7 @@ impl Job {
 
 /// Tries with less where memory cannot be had, as far as the options allow: fewer layers on the GPUs first, then a
 /// shorter context.
-fn with_less<T>(
+pub(crate) fn with_less<T>(
     wanted: &LoadOptions,
     info: &ModelInfo,
     mut room: Room,
@@ -185,7 +208,7 @@ fn with_less<T>(
 }
 
 /// What llama.cpp has allocated, with a line in the log for each device.
-fn taken(name: &str, buffers: &[Buffer]) -> MemoryEstimate {
+pub(crate) fn taken(name: &str, buffers: &[Buffer]) -> MemoryEstimate {
     let mut devices: Vec<&str> = buffers.iter().map(|buffer| buffer.device.as_str()).collect();
     devices.sort_unstable();
     devices.dedup();
@@ -206,7 +229,7 @@ fn taken(name: &str, buffers: &[Buffer]) -> MemoryEstimate {
     }
 }
 
-fn log_plan(options: &LoadOptions, info: &ModelInfo, plan: &Plan) {
+pub(crate) fn log_plan(options: &LoadOptions, info: &ModelInfo, plan: &Plan) {
     tracing::info!(
         model = options.name,
         architecture = info.architecture.as_deref().unwrap_or("unknown"),

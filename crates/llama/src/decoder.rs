@@ -39,7 +39,7 @@ pub struct LlamaDecoder {
 }
 
 /// Owner of a `llama_context`.
-struct Context(NonNull<sys::llama_context>);
+pub(crate) struct Context(pub(crate) NonNull<sys::llama_context>);
 
 // SAFETY: a context may be used by any thread, one at a time; it is owned by one decoder, whose methods that touch it
 // mutably take `&mut self`, and the decoder is not `Sync`.
@@ -53,14 +53,14 @@ impl Drop for Context {
 }
 
 impl Context {
-    fn memory(&self) -> sys::llama_memory_t {
+    pub(crate) fn memory(&self) -> sys::llama_memory_t {
         // SAFETY: the context is alive.
         unsafe { sys::llama_get_memory(self.0.as_ptr()) }
     }
 }
 
 /// Arrays that a `llama_batch` points to, `[n_batch]` each.
-struct Batch {
+pub(crate) struct Batch {
     tokens: Vec<i32>,
     positions: Vec<i32>,
     n_seq_ids: Vec<i32>,
@@ -74,7 +74,7 @@ struct Batch {
 unsafe impl Send for Batch {}
 
 impl Batch {
-    fn new(n_batch: usize) -> Self {
+    pub(crate) fn new(n_batch: usize) -> Self {
         Self {
             tokens: vec![0; n_batch],
             positions: vec![0; n_batch],
@@ -86,7 +86,7 @@ impl Batch {
     }
 
     /// Fills the arrays; `entries` fit, and their numbers are in range.
-    fn fill(&mut self, entries: &[BatchToken]) -> sys::llama_batch {
+    pub(crate) fn fill(&mut self, entries: &[BatchToken]) -> sys::llama_batch {
         for (entry_idx, entry) in entries.iter().enumerate() {
             self.tokens[entry_idx] = entry.token as i32;
             self.positions[entry_idx] = entry.position as i32;
@@ -388,11 +388,11 @@ impl Decoder for LlamaDecoder {
 }
 
 /// Threads that compute during a step: one where the whole model is on the GPU.
-fn gate_threads(plan: &Plan, n_threads: usize, model: &Model) -> usize {
+pub(crate) fn gate_threads(plan: &Plan, n_threads: usize, model: &Model) -> usize {
     if plan.placement.n_gpu_layers > model.n_layers() { 1 } else { n_threads }
 }
 
-fn context_params(options: &LoadOptions, plan: &Plan) -> Result<sys::llama_context_params, EngineError> {
+pub(crate) fn context_params(options: &LoadOptions, plan: &Plan) -> Result<sys::llama_context_params, EngineError> {
     let count = |option: &str, value: usize| {
         u32::try_from(value).map_err(|_| option_error(option, format!("{value} is too large")))
     };
@@ -437,7 +437,7 @@ fn context_params(options: &LoadOptions, plan: &Plan) -> Result<sys::llama_conte
     Ok(params)
 }
 
-fn refused_context(options: &LoadOptions, plan: &Plan, complaints: &str) -> EngineError {
+pub(crate) fn refused_context(options: &LoadOptions, plan: &Plan, complaints: &str) -> EngineError {
     let reason = format!(
         "llama.cpp made no context of {} tokens: {}; lower context_size or change the cache types",
         plan.n_cells,

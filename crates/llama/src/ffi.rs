@@ -15,6 +15,8 @@ unsafe extern "C-unwind" {
         params: sys::llama_context_params,
     ) -> *mut sys::llama_context;
     pub(crate) fn llama_decode(context: *mut sys::llama_context, batch: sys::llama_batch) -> i32;
+    pub(crate) fn llama_encode(context: *mut sys::llama_context, batch: sys::llama_batch) -> i32;
+    pub(crate) fn llama_get_embeddings_seq(context: *mut sys::llama_context, seq: i32) -> *mut f32;
     pub(crate) fn llama_synchronize(context: *mut sys::llama_context);
     pub(crate) fn llama_get_logits_ith(context: *mut sys::llama_context, entry_idx: i32) -> *mut f32;
     pub(crate) fn llama_tokenize(

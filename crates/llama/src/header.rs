@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use ingle_engine::EngineError;
+use ingle_engine::{EngineError, LoadOptions, Task};
 use ingle_gguf::{FileKind, Header, ModelInfo, ShardName, validate_shards};
 
 use crate::model::load_error;
@@ -12,12 +12,14 @@ use crate::model::load_error;
 /// Reads the header of a model, of all its shards when it is split.
 ///
 /// # Errors
-/// [`EngineError::Load`] for a file that is missing, damaged, or not a language model.
-pub(crate) fn read_model(path: &Path) -> Result<ModelInfo, EngineError> {
+/// [`EngineError::Load`] for a file that is missing, damaged, or not a model for the tasks of the options.
+pub(crate) fn read_model(options: &LoadOptions) -> Result<ModelInfo, EngineError> {
+    let path = &options.path;
+    let generates = options.tasks.is_empty() || options.tasks.contains(&Task::Text);
     let first = read_header(path)?;
     let others = later_shards(path).iter().map(|path| read_header(path)).collect::<Result<Vec<_>, _>>()?;
     let info = validate_shards(&first, &others).map_err(|error| load_error(path, error.to_string()))?;
-    if let Some(reason) = wrong_kind(&info) {
+    if let Some(reason) = wrong_kind(&info, generates) {
         return Err(load_error(path, reason));
     }
     for warning in &info.warnings {
@@ -44,11 +46,12 @@ fn later_shards(path: &Path) -> Vec<PathBuf> {
     }
 }
 
-/// Why a valid file is not a language model.
-fn wrong_kind(info: &ModelInfo) -> Option<String> {
+/// Why a valid file is not a model, or not one that generates text where it should.
+fn wrong_kind(info: &ModelInfo, generates: bool) -> Option<String> {
     let reason = match info.kind {
-        FileKind::Model if !info.is_causal => {
-            "it is an encoder, which turns text into vectors and cannot generate text; choose a language model"
+        FileKind::Model if generates && !info.is_causal => {
+            "it is an encoder, which turns text into vectors and cannot generate text; choose a language model, or say \
+             `embeddings: true` or `reranking: true` in its YAML"
         }
         FileKind::Model => return None,
         FileKind::Projector => {

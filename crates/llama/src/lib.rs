@@ -12,6 +12,8 @@
 
 mod backend;
 mod decoder;
+mod encoder;
+mod encoders;
 mod fault;
 mod ffi;
 mod fit;
@@ -27,6 +29,7 @@ mod plan;
 mod plugins;
 mod pool;
 mod process;
+mod texts;
 mod tokenizer;
 
 pub use backend::{LlamaBackend, LoadedModel};

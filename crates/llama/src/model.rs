@@ -103,6 +103,36 @@ impl Model {
         unsafe { sys::llama_model_is_recurrent(self.as_ptr()) || sys::llama_model_is_hybrid(self.as_ptr()) }
     }
 
+    /// Numbers of a hidden state.
+    pub(crate) fn n_embd(&self) -> usize {
+        // SAFETY: the model is alive.
+        usize::try_from(unsafe { sys::llama_model_n_embd(self.as_ptr()) }).unwrap_or(0)
+    }
+
+    /// How the file says that vectors of tokens become one; `None` where it is silent.
+    pub(crate) fn pooling(&self) -> Option<sys::llama_pooling_type> {
+        let architecture = self.metadata(c"general.architecture")?;
+        let key = CString::new(format!("{architecture}.pooling_type")).ok()?;
+        match self.metadata(&key)?.as_str() {
+            "1" => Some(sys::LLAMA_POOLING_TYPE_MEAN),
+            "2" => Some(sys::LLAMA_POOLING_TYPE_CLS),
+            "3" => Some(sys::LLAMA_POOLING_TYPE_LAST),
+            _ => None,
+        }
+    }
+
+    /// A text of the header.
+    pub(crate) fn metadata(&self, key: &std::ffi::CStr) -> Option<String> {
+        let mut text = vec![0_u8; 16 << 10];
+        // SAFETY: the model is alive, the key ends in zero, and the buffer has the length given.
+        let length =
+            unsafe { sys::llama_model_meta_val_str(self.as_ptr(), key.as_ptr(), text.as_mut_ptr().cast(), text.len()) };
+        // What does not fit is cut by llama.cpp: such a text is of no use.
+        let length = usize::try_from(length).ok().filter(|length| *length < text.len())?;
+        text.truncate(length);
+        String::from_utf8(text).ok()
+    }
+
     /// Can it continue a text token by token?
     pub(crate) fn generates_text(&self) -> bool {
         let model = self.as_ptr();

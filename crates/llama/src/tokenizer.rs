@@ -75,16 +75,57 @@ impl LlamaTokenizer {
         })
     }
 
+    /// The text, with what the model wants around it; control tokens spelled in it are text.
+    pub(crate) fn tokenize_whole(&self, text: &str) -> Result<Vec<TokenId>, EngineError> {
+        let mut tokens = Vec::new();
+        self.tokenize_as(text, Specials { around: true, inside: false }, &mut tokens)?;
+        Ok(tokens)
+    }
+
+    /// The text and nothing else.
+    pub(crate) fn tokenize_bare(&self, text: &str) -> Result<Vec<TokenId>, EngineError> {
+        let mut tokens = Vec::new();
+        self.tokenize_text(text, &mut tokens)?;
+        Ok(tokens)
+    }
+
+    /// A prompt whose control tokens are spelled out.
+    pub(crate) fn tokenize_prompt(&self, text: &str) -> Result<Vec<TokenId>, EngineError> {
+        let mut tokens = Vec::new();
+        self.tokenize_as(text, Specials { around: true, inside: true }, &mut tokens)?;
+        Ok(tokens)
+    }
+
+    /// What stands around and between the texts of a pair.
+    pub(crate) fn pair_marks(&self) -> PairMarks {
+        let vocab = self.model.vocab();
+        // SAFETY: the vocabulary is alive.
+        let (sep, adds_sep) = unsafe { (sys::llama_vocab_sep(vocab), sys::llama_vocab_get_add_sep(vocab)) };
+        let sep = TokenId::try_from(sep).ok();
+        let end: Vec<TokenId> = self.eos.or(sep).filter(|_| self.adds_eos).into_iter().collect();
+        let sep: Vec<TokenId> = sep.filter(|_| adds_sep).into_iter().collect();
+        PairMarks {
+            front: self.bos.filter(|_| self.adds_bos).into_iter().collect(),
+            between: [end.as_slice(), &sep].concat(),
+            // A vocabulary with separators and without an end closes with a separator, as BERT's.
+            back: if end.is_empty() { sep } else { end },
+        }
+    }
+
     /// Text without special tokens.
     fn tokenize_text(&self, text: &str, tokens: &mut Vec<TokenId>) -> Result<(), EngineError> {
+        self.tokenize_as(text, Specials { around: false, inside: false }, tokens)
+    }
+
+    fn tokenize_as(&self, text: &str, specials: Specials, tokens: &mut Vec<TokenId>) -> Result<(), EngineError> {
         let failed = |reason: String| EngineError::Tokenize { reason };
         let n_bytes = i32::try_from(text.len()).map_err(|_| failed("it is longer than 2 GiB".into()))?;
         let mut found = vec![0; text.len().min(i32::MAX as usize - 16) + 16];
-        let mut n_found = self.call(text, n_bytes, &mut found)?;
+        let mut n_found = self.call(text, n_bytes, specials, &mut found)?;
         if n_found < 0 {
             let n_needed = n_found.checked_neg().ok_or_else(|| failed("it has more than 2^31 tokens".into()))?;
             found.resize(n_needed as usize, 0);
-            n_found = self.call(text, n_bytes, &mut found)?;
+            n_found = self.call(text, n_bytes, specials, &mut found)?;
         }
         let n_found = usize::try_from(n_found).map_err(|_| failed("the tokenizer contradicts itself".into()))?;
         tokens.extend(found[..n_found].iter().map(|&token| token as TokenId));
@@ -92,14 +133,32 @@ impl LlamaTokenizer {
     }
 
     /// The number of tokens, or minus the number needed where `found` is too short.
-    fn call(&self, text: &str, n_bytes: i32, found: &mut [i32]) -> Result<i32, EngineError> {
+    fn call(&self, text: &str, n_bytes: i32, specials: Specials, found: &mut [i32]) -> Result<i32, EngineError> {
         let vocab = self.model.vocab();
         let room = i32::try_from(found.len()).unwrap_or(i32::MAX);
         let (start, out) = (text.as_ptr().cast(), found.as_mut_ptr());
         // SAFETY: text and buffer have the lengths given, and the vocabulary lives as long as the model.
-        let call = || guarded(|| unsafe { ffi::llama_tokenize(vocab, start, n_bytes, out, room, false, false) });
+        let Specials { around, inside } = specials;
+        let call = || guarded(|| unsafe { ffi::llama_tokenize(vocab, start, n_bytes, out, room, around, inside) });
         self.faults.scope(call).map_err(|reason| EngineError::Tokenize { reason })
     }
+}
+
+/// Which special tokens come out of a text.
+#[derive(Debug, Clone, Copy)]
+struct Specials {
+    /// What the model wants around it.
+    around: bool,
+    /// Those that are spelled in it.
+    inside: bool,
+}
+
+/// Special tokens of a pair of texts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct PairMarks {
+    pub(crate) front: Vec<TokenId>,
+    pub(crate) between: Vec<TokenId>,
+    pub(crate) back: Vec<TokenId>,
 }
 
 /// Appends the bytes of `token`, control tokens spelled out.

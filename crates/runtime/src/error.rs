@@ -72,6 +72,20 @@ pub enum RuntimeError {
     /// The answer cannot be made to look as asked.
     #[error(transparent)]
     Grammar(#[from] ingle_grammar::GrammarError),
+    /// An input of a call that cannot be worked on.
+    #[error("input {idx}: {error}")]
+    Input {
+        /// Its place in the call, from 0.
+        idx: usize,
+        /// What is wrong with it.
+        error: EngineError,
+    },
+    /// A score that is not a number.
+    #[error("model {model} gave a score or vector that is not a number; its weights may be damaged")]
+    NotANumber {
+        /// The model.
+        model: String,
+    },
     /// A number in the call that makes no sense.
     #[error("{parameter} is {value}; use {permitted}")]
     InvalidParameter {
@@ -95,9 +109,8 @@ fn advice(backend: &str) -> &'static str {
     match backend {
         "transformers" | "vllm" | "vllm-omni" | "sglang" | "mlx" | "mlx-vlm" | "exllama2" | "autogptq" => {
             ": for a chat model take its GGUF file with `backend: llama-cpp`, such as `ingle models install \
-             hf://owner/name-GGUF`; embeddings from safetensors are not there yet"
+             hf://owner/name-GGUF`; embeddings and rerankers are `backend: transformers` and a folder with safetensors"
         }
-        "rerankers" | "sentencetransformers" => ": embeddings and reranking are not there yet",
         "stablediffusion-ggml" | "diffusers" => ": image generation is not there yet",
         "whisper" | "faster-whisper" | "whisperx" | "piper" | "kokoro" | "silero-vad" => ": speech is not there yet",
         _ => "",

@@ -9,12 +9,14 @@ mod answer;
 mod chat;
 mod complete;
 mod edit;
+mod embed;
 mod error;
 mod grammar;
 pub mod hardware;
 mod manager;
 mod options;
 mod prompter;
+mod rerank;
 mod residency;
 mod runtime;
 mod status;
@@ -26,18 +28,21 @@ pub use answer::{ChatCompletion, ChatEvent, ChatStream, TextStream};
 pub use chat::ChatCall;
 pub use complete::{CompletionCall, PromptInput};
 pub use edit::EditCall;
+pub use embed::{EmbedCall, EmbedInput, EmbedPrompt, Embeddings, LongTexts};
 pub use error::RuntimeError;
 pub use manager::Lease;
 pub use options::{AnswerOptions, LoadDefaults, SamplingOverrides, TokenWindow};
+pub use rerank::{Ranked, Ranking, RerankCall};
 pub use residency::ResidencyOptions;
 pub use runtime::{Runtime, RuntimeConfig};
-pub use status::{LoadedModel, ModelState, Readiness};
+pub use status::{BatchedTask, LoadedModel, ModelState, Readiness};
 pub use tools::{ToolCallCount, ToolChoice, ToolUse};
 
 pub use ingle_catalog as catalog;
 pub use ingle_engine::{
-    Allowed, AnswerToken, Backend, Completion, ContextOverflow, EngineError, FinishReason, GenerationEvent, GpuLayers,
-    Hardware, Health, Piece, PrefixReuse, Segment, Surround, TextStats, Timings, TokenId, TokenKind, Usage, sampling,
+    Allowed, AnswerToken, Backend, BatchStats, Completion, ContextOverflow, EngineError, FinishReason, GenerationEvent,
+    GpuLayers, Hardware, Health, Piece, PrefixReuse, Segment, Surround, TextStats, Timings, TokenId, TokenKind, Usage,
+    sampling,
 };
 pub use ingle_grammar::{
     Compiled, Environment as GrammarEnvironment, GrammarCache, GrammarError, GrammarSource, Strictness, TextMatch,

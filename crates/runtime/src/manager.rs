@@ -20,7 +20,7 @@ use tokio::sync::watch as channel;
 
 use crate::options::load_options;
 use crate::residency::ResidencyOptions;
-use crate::{LoadDefaults, LoadedModel, ModelState, RuntimeError};
+use crate::{BatchedTask, LoadDefaults, LoadedModel, ModelState, RuntimeError};
 use failures::Failures;
 use resident::Origin;
 use room::{Ticket, Turns};
@@ -109,7 +109,7 @@ impl Manager {
     /// A lease of the model; loads it when it is not in memory, on a thread of its own.
     pub(crate) async fn lease(self: &Arc<Self>, wanted: Wanted<'_>) -> Result<Lease, RuntimeError> {
         let config = wanted.config;
-        let backend = self.backend_of(config)?;
+        let backend = self.backend_of(config, &wanted.path)?;
         let options = load_options(config, wanted.path, wanted.folder, &self.defaults)?;
         let origin = Origin::new(options);
         loop {
@@ -184,9 +184,11 @@ impl Manager {
         }
     }
 
-    fn backend_of(&self, config: &ModelConfig) -> Result<Arc<dyn Backend>, RuntimeError> {
-        let wanted = config.backend.as_deref().unwrap_or(ingle_catalog::LLAMA_CPP);
-        let found = self.backends.iter().find(|backend| backend.name() == wanted);
+    fn backend_of(&self, config: &ModelConfig, path: &Path) -> Result<Arc<dyn Backend>, RuntimeError> {
+        let usual = if path.is_dir() { ingle_catalog::CANDLE } else { ingle_catalog::LLAMA_CPP };
+        let wanted = config.backend.as_deref().unwrap_or(usual);
+        let runs = |backend: &&Arc<dyn Backend>| backend.name() == wanted || backend.other_names().contains(&wanted);
+        let found = self.backends.iter().find(runs);
         found.cloned().ok_or_else(|| RuntimeError::UnknownBackend {
             model: config.name.clone(),
             backend: wanted.to_owned(),
@@ -225,6 +227,7 @@ impl Manager {
                 memory: MemoryEstimate::default(),
                 leases: 0,
                 stats: None,
+                batched: Vec::new(),
             },
             Slot::Ready(resident) | Slot::Leaving(resident, _) => LoadedModel {
                 name: name.clone(),
@@ -237,6 +240,7 @@ impl Manager {
                 memory: resident.engine.memory,
                 leases: resident.calls(),
                 stats: resident.engine.text.as_ref().map(TextModel::stats),
+                batched: resident.engine.batched().into_iter().map(BatchedTask::of).collect(),
             },
         };
         state.slots.iter().map(report).collect()

@@ -1,10 +1,12 @@
 //! What a call may ask for, and how it is merged with a model's configuration.
 
-use ingle_catalog::{ModelConfig, TokenCount};
+use std::collections::BTreeSet;
+
+use ingle_catalog::{BackendOptions, ModelConfig, TokenCount, TokenPooling, Usecase};
 use ingle_engine::sampling::{self, Dry, DryBreakers, Mirostat, SamplerKind, SamplingParams, Xtc};
 use ingle_engine::{
-    CacheType, ContextOverflow, EngineError, FlashAttention, GpuLayers, LoadOptions, Lora, PrefixReuse, RopeScaling,
-    Segment, SplitMode, Surround, TokenId, Tokenizer, Yarn,
+    CacheType, ContextOverflow, EmbedOptions, EngineError, FlashAttention, GpuLayers, LoadOptions, Lora, Pooling,
+    Precision, PrefixReuse, RopeScaling, Segment, SplitMode, Surround, Task, TokenId, Tokenizer, Yarn,
 };
 
 use ingle_grammar::GrammarSource;
@@ -267,14 +269,7 @@ pub(crate) fn load_options(
     Ok(LoadOptions {
         name: config.name.clone(),
         path,
-        context_size: load
-            .context_size
-            .map(|size| match size {
-                ingle_catalog::ContextSize::Tokens(n_tokens) => n_tokens.get() as usize,
-                // More than any model has: the backend cuts it down to what this one was trained with.
-                ingle_catalog::ContextSize::Trained => usize::MAX,
-            })
-            .or(defaults.context_size),
+        context_size: load.context_size.map(n_cells).or(defaults.context_size),
         parallel: number(load.options.parallel).or(defaults.parallel),
         threads: number(load.threads).or(defaults.threads),
         batch: number(load.batch),
@@ -305,6 +300,8 @@ pub(crate) fn load_options(
         loras: load.loras.iter().map(|(file, scale)| Lora { path: folder.join(file), scale: *scale }).collect(),
         header_overrides: load.overrides.clone(),
         overflow,
+        tasks: tasks(config),
+        embed: embed_options(&load.options),
     })
 }
 
@@ -313,6 +310,40 @@ fn split_mode(mode: ingle_catalog::SplitMode) -> SplitMode {
         ingle_catalog::SplitMode::None => SplitMode::None,
         ingle_catalog::SplitMode::Layer => SplitMode::Layer,
         ingle_catalog::SplitMode::Row => SplitMode::Row,
+    }
+}
+
+fn n_cells(size: ingle_catalog::ContextSize) -> usize {
+    match size {
+        ingle_catalog::ContextSize::Tokens(n_tokens) => n_tokens.get() as usize,
+        // More than any model has: the backend cuts it down to what this one was trained with.
+        ingle_catalog::ContextSize::Trained => usize::MAX,
+    }
+}
+
+/// What the configuration wants the model for; nothing is "what it is made for".
+fn tasks(config: &ModelConfig) -> BTreeSet<Task> {
+    let task = |usecase: &Usecase| match usecase {
+        Usecase::Chat | Usecase::Completion | Usecase::Edit | Usecase::Vision => Some(Task::Text),
+        Usecase::Embeddings => Some(Task::Embed),
+        Usecase::Rerank => Some(Task::Rerank),
+        _ => None,
+    };
+    config.usecases.iter().filter_map(task).collect()
+}
+
+fn embed_options(from: &BackendOptions) -> EmbedOptions {
+    EmbedOptions {
+        pooling: from.pooling.and_then(|pooling| match pooling {
+            TokenPooling::Mean => Some(Pooling::Mean),
+            TokenPooling::Cls => Some(Pooling::Cls),
+            TokenPooling::Last => Some(Pooling::Last),
+            // A reranker's own; `reranking: true` decides.
+            TokenPooling::Rank => None,
+        }),
+        is_normalized: from.is_normalized,
+        dimensions: from.dimensions.iter().map(|size| size.get() as usize).collect(),
+        precision: if from.is_bf16 { Precision::Bf16 } else { Precision::F32 },
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the runtime reports about itself.
 
-use ingle_engine::{MemoryEstimate, TextStats};
+use ingle_engine::{BatchHandle, BatchStats, MemoryEstimate, TextStats};
 
 /// How a model is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +31,27 @@ pub struct LoadedModel {
     pub memory: MemoryEstimate,
     /// Calls that use it now.
     pub leases: usize,
-    /// Totals and occupancy, once it is loaded.
+    /// Totals and occupancy of its text, once it is loaded.
     pub stats: Option<TextStats>,
+    /// What its other tasks have done.
+    pub batched: Vec<BatchedTask>,
+}
+
+/// What a model has done of a task that works off batches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchedTask {
+    /// Such as `embed`.
+    pub task: &'static str,
+    /// What cost is counted in.
+    pub unit: &'static str,
+    /// Totals and what is there now.
+    pub stats: BatchStats,
+}
+
+impl BatchedTask {
+    pub(crate) fn of((task, handle): (&'static str, &dyn BatchHandle)) -> Self {
+        Self { task, unit: handle.unit(), stats: handle.stats() }
+    }
 }
 
 /// Whether requests can be answered.

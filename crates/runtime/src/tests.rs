@@ -15,6 +15,7 @@ use pollster::block_on;
 use super::*;
 use crate::options::sampling_params;
 
+mod encoders;
 mod lifecycle;
 mod yaml;
 
@@ -47,6 +48,10 @@ struct House {
 }
 
 fn house(answers: Answers) -> House {
+    house_with(answers, quick())
+}
+
+fn house_with(answers: Answers, residency: ResidencyOptions) -> House {
     let folder = tempfile::tempdir().unwrap();
     write_model(folder.path(), "one");
     write_model(folder.path(), "two");
@@ -61,7 +66,7 @@ fn house(answers: Answers) -> House {
         backends: vec![backend],
         hardware: machine(&free),
         defaults: LoadDefaults::default(),
-        residency: quick(),
+        residency,
     });
     House { runtime, free, folder }
 }

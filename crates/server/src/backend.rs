@@ -72,7 +72,8 @@ pub(crate) async fn monitor(State(state): State<ServerState>, uri: Uri) -> Resul
     let loaded = loaded.ok_or_else(|| {
         ApiError::model_not_found(format!("model {model:?} is not in memory; POST /backend/load brings it there"))
     })?;
-    let is_busy = loaded.stats.is_some_and(|stats| stats.occupancy.running > 0);
+    let is_busy = loaded.stats.is_some_and(|stats| stats.occupancy.running > 0)
+        || loaded.batched.iter().any(|task| task.stats.running > 0);
     let parts = [
         ("weights", loaded.memory.weight_bytes),
         ("cache", loaded.memory.cache_bytes),

@@ -5,7 +5,8 @@ use axum::http::{HeaderMap, Uri, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use ingle_api::localai::{DetokenizeRequest, ModelRequest, TokenizeRequest};
-use ingle_api::openai::{ChatRequest, CompletionRequest, EditRequest};
+use ingle_api::openai::{ChatRequest, CompletionRequest, EditRequest, EmbeddingRequest};
+use ingle_api::rerank::RerankRequest;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
@@ -55,7 +56,16 @@ macro_rules! names_model {
     })* };
 }
 
-names_model!(ChatRequest, CompletionRequest, EditRequest, TokenizeRequest, DetokenizeRequest, ModelRequest);
+names_model!(
+    ChatRequest,
+    CompletionRequest,
+    EditRequest,
+    EmbeddingRequest,
+    RerankRequest,
+    TokenizeRequest,
+    DetokenizeRequest,
+    ModelRequest
+);
 
 /// The query parameter `model`.
 pub(crate) fn model_in_query(uri: &Uri) -> Option<String> {

@@ -35,6 +35,11 @@ impl From<RuntimeError> for ApiError {
             RuntimeError::CoolingDown { retry_after_secs, .. } => {
                 Self::unavailable("model_load_failed", message, retry_after_secs)
             }
+            RuntimeError::Input { error, .. } => of_engine(error, message),
+            RuntimeError::NotANumber { .. } => {
+                tracing::error!(error = message, "an answer failed");
+                Self::internal(message)
+            }
             RuntimeError::Grammar(error) => of_grammar(&error, message),
             RuntimeError::InvalidParameter { parameter, .. } => Self::invalid_value(parameter, message),
         }
@@ -77,12 +82,15 @@ fn of_engine(error: EngineError, message: String) -> ApiError {
         EngineError::Overloaded { retry_after_secs, .. } => {
             ApiError::unavailable("overloaded", message, retry_after_secs)
         }
-        EngineError::ContextLengthExceeded { .. } | EngineError::PromptTooLarge { .. } => {
+        EngineError::ContextLengthExceeded { .. }
+        | EngineError::PromptTooLarge { .. }
+        | EngineError::TextTooLong { .. } => {
             ApiError { param: Some("prompt".into()), ..ApiError::bad_request("context_length_exceeded", message) }
         }
-        EngineError::EmptyPrompt | EngineError::Tokenize { .. } | EngineError::TokenOutOfRange { .. } => {
-            ApiError::invalid_value("prompt", message)
-        }
+        EngineError::EmptyPrompt
+        | EngineError::Tokenize { .. }
+        | EngineError::TokenOutOfRange { .. }
+        | EngineError::TooMuchAtOnce { .. } => ApiError::invalid_value("prompt", message),
         EngineError::Sampling(error) => of_sampling(&error, message),
         EngineError::Load { .. } => {
             tracing::error!(error = message, "a model cannot be loaded");

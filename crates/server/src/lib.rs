@@ -22,6 +22,7 @@ mod localai;
 mod metrics;
 mod openai;
 mod options;
+mod rerank;
 mod router;
 mod routes;
 mod serve;

@@ -4,9 +4,10 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ingle_api::localai::{
-    DetokenizeRequest, DetokenizeResponse, LoadedModel, NotReady, System, TokenizeRequest, TokenizeResponse, Version,
+    DetokenizeRequest, DetokenizeResponse, LoadedModel, NotReady, System, TaskStatus, TokenizeRequest,
+    TokenizeResponse, Version,
 };
-use ingle_runtime::{ModelState, Readiness, Segment, Surround};
+use ingle_runtime::{BatchedTask, ModelState, Readiness, Segment, Surround};
 use serde_json::{Value, json};
 
 use crate::aside::{aside, named};
@@ -89,6 +90,18 @@ fn loaded_model(model: ingle_runtime::LoadedModel) -> LoadedModel {
         state: Some(state_name(&model.state).into()),
         memory_bytes: Some(model.memory.total_bytes()).filter(|&bytes| bytes > 0),
         placement: Some(model.placement).filter(|placement| !placement.is_empty()),
+        tasks: model.batched.into_iter().map(task_status).collect(),
+    }
+}
+
+fn task_status(BatchedTask { task, unit, stats }: BatchedTask) -> TaskStatus {
+    TaskStatus {
+        task: task.to_owned(),
+        waiting: stats.waiting,
+        running: stats.running,
+        done: stats.requests_done,
+        cost: stats.cost_done,
+        unit: unit.to_owned(),
     }
 }
 
@@ -152,5 +165,6 @@ fn gauges(model: ingle_runtime::LoadedModel) -> ModelGauges {
         cells: occupancy.cells,
         cells_used: occupancy.cells_running,
         cells_cached: occupancy.cells_cached,
+        tasks: model.batched,
     }
 }

@@ -6,7 +6,7 @@ mod devices;
 
 use std::time::Duration;
 
-use ingle_runtime::Hardware;
+use ingle_runtime::{BatchedTask, Hardware};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -46,6 +46,12 @@ struct AnswerLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TaskLabels {
+    model: String,
+    task: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StateLabels {
     model: String,
     state: &'static str,
@@ -76,6 +82,20 @@ pub(crate) struct FinishedAnswer {
     pub(crate) generation: Duration,
 }
 
+/// A finished call of a task that works off batches.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct FinishedCall {
+    pub(crate) model: String,
+    /// Such as `embed`.
+    pub(crate) task: &'static str,
+    pub(crate) inputs: usize,
+    pub(crate) tokens: usize,
+    /// From submission to the first step.
+    pub(crate) waited: Duration,
+    /// From submission to the end.
+    pub(crate) took: Duration,
+}
+
 /// What one model in memory occupies now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ModelGauges {
@@ -88,8 +108,10 @@ pub(crate) struct ModelGauges {
     pub(crate) cells: usize,
     pub(crate) cells_used: usize,
     pub(crate) cells_cached: usize,
+    pub(crate) tasks: Vec<BatchedTask>,
 }
 
+type TaskFamily = Family<TaskLabels, Gauge>;
 type ModelFamily = Family<ModelLabels, Gauge>;
 type HistogramFamily<L> = Family<L, Histogram, fn() -> Histogram>;
 
@@ -113,6 +135,13 @@ pub(crate) struct Metrics {
     cells_cached: ModelFamily,
     models: Family<StateLabels, Gauge>,
     devices: DeviceGauges,
+    calls_of_tasks: Family<TaskLabels, Counter>,
+    inputs_of_tasks: Family<TaskLabels, Counter>,
+    tokens_of_tasks: Family<TaskLabels, Counter>,
+    call_secs: HistogramFamily<TaskLabels>,
+    call_wait_secs: HistogramFamily<TaskLabels>,
+    calls_waiting: TaskFamily,
+    inputs_running: TaskFamily,
 }
 
 impl Metrics {
@@ -123,6 +152,8 @@ impl Metrics {
         let calls = add(&mut registry, "api_call", "Seconds until the head of an answer is ready", calls);
         let first_token = Family::new_with_constructor((|| Histogram::new(FIRST_TOKEN_SECS)) as fn() -> Histogram);
         let inter_token = Family::new_with_constructor((|| Histogram::new(INTER_TOKEN_SECS)) as fn() -> Histogram);
+        let call_secs = Family::new_with_constructor((|| Histogram::new(REQUEST_SECS)) as fn() -> Histogram);
+        let call_wait_secs = Family::new_with_constructor((|| Histogram::new(REQUEST_SECS)) as fn() -> Histogram);
         let ours = registry.sub_registry_with_prefix("ingle");
         Self {
             calls,
@@ -141,8 +172,25 @@ impl Metrics {
             cells_cached: add_family(ours, "cells_cached", "Cells that only cached prefixes hold"),
             devices: DeviceGauges::new(ours),
             models: add_family(ours, "models", "Models in memory or on their way there, by state"),
+            calls_of_tasks: add_family(ours, "task_calls", "Calls for embeddings, reranking and the like"),
+            inputs_of_tasks: add_family(ours, "task_inputs", "Inputs of these calls"),
+            tokens_of_tasks: add_family(ours, "task_tokens", "Tokens of these inputs"),
+            call_secs: add(ours, "task_call_seconds", "From submission of such a call to its end", call_secs),
+            call_wait_secs: add(ours, "task_wait_seconds", "From submission to its first step", call_wait_secs),
+            calls_waiting: add_family(ours, "task_calls_waiting", "Such calls in front of the model"),
+            inputs_running: add_family(ours, "task_inputs_running", "Inputs that are being computed"),
             registry,
         }
+    }
+
+    /// Counts a finished call of a task that works off batches.
+    pub(crate) fn record_call(&self, call: &FinishedCall) {
+        let labels = TaskLabels { model: call.model.clone(), task: call.task };
+        self.calls_of_tasks.get_or_create(&labels).inc();
+        self.inputs_of_tasks.get_or_create(&labels).inc_by(call.inputs as u64);
+        self.tokens_of_tasks.get_or_create(&labels).inc_by(call.tokens as u64);
+        self.call_secs.get_or_create(&labels).observe(call.took.as_secs_f64());
+        self.call_wait_secs.get_or_create(&labels).observe(call.waited.as_secs_f64());
     }
 
     /// Counts a finished request.
@@ -175,12 +223,19 @@ impl Metrics {
         let families = [&self.waiting, &self.running, &self.slots, &self.cells, &self.cells_used, &self.cells_cached];
         families.iter().for_each(|family| family.clear());
         self.models.clear();
+        self.calls_waiting.clear();
+        self.inputs_running.clear();
         for now in models {
             let labels = ModelLabels { model: now.model.clone() };
             let values = [now.waiting, now.running, now.slots, now.cells, now.cells_used, now.cells_cached];
             self.models.get_or_create(&StateLabels { model: now.model.clone(), state: now.state }).set(1);
             for (family, value) in families.iter().zip(values) {
                 family.get_or_create(&labels).set(value as i64);
+            }
+            for BatchedTask { task, stats, .. } in &now.tasks {
+                let labels = TaskLabels { model: now.model.clone(), task };
+                self.calls_waiting.get_or_create(&labels).set(stats.waiting as i64);
+                self.inputs_running.get_or_create(&labels).set(stats.running as i64);
             }
         }
         let mut rendered = String::new();
@@ -211,7 +266,9 @@ fn add_family<M: prometheus_client::registry::Metric + Clone + Default>(
 mod tests {
     use std::time::Duration;
 
-    use super::{FinishedAnswer, FinishedRequest, Hardware, Metrics, ModelGauges};
+    use ingle_runtime::{BatchStats, BatchedTask};
+
+    use super::{FinishedAnswer, FinishedCall, FinishedRequest, Hardware, Metrics, ModelGauges};
 
     fn answer() -> FinishedAnswer {
         FinishedAnswer {
@@ -235,6 +292,11 @@ mod tests {
             cells: 512,
             cells_used: 30,
             cells_cached: 7,
+            tasks: vec![BatchedTask {
+                task: "embed",
+                unit: "tokens",
+                stats: BatchStats { waiting: 3, running: 5, ..BatchStats::default() },
+            }],
         }
     }
 
@@ -250,6 +312,14 @@ mod tests {
             took: Duration::from_millis(1),
         };
         metrics.record_request(request);
+        metrics.record_call(&FinishedCall {
+            model: "m".into(),
+            task: "embed",
+            inputs: 2,
+            tokens: 30,
+            waited: Duration::from_millis(2),
+            took: Duration::from_millis(20),
+        });
         let text = metrics.render(&[gauges("m")], &Hardware::default());
         for line in [
             "ingle_http_requests_total{method=\"GET\",path=\"/v1/models/{*id}\",status=\"404\"} 1",
@@ -261,6 +331,12 @@ mod tests {
             "ingle_inter_token_seconds_bucket{le=\"0.01\",model=\"m\"} 2",
             "ingle_inter_token_seconds_bucket{le=\"0.005\",model=\"m\"} 0",
             "ingle_cells_cached{model=\"m\"} 7",
+            "ingle_task_inputs_total{model=\"m\",task=\"embed\"} 2",
+            "ingle_task_tokens_total{model=\"m\",task=\"embed\"} 30",
+            "ingle_task_call_seconds_bucket{le=\"0.025\",model=\"m\",task=\"embed\"} 1",
+            "ingle_task_wait_seconds_bucket{le=\"0.005\",model=\"m\",task=\"embed\"} 1",
+            "ingle_task_calls_waiting{model=\"m\",task=\"embed\"} 3",
+            "ingle_task_inputs_running{model=\"m\",task=\"embed\"} 5",
             "ingle_models{model=\"m\",state=\"ready\"} 1",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");

@@ -5,12 +5,16 @@ use ingle_api::localai::{
     Alias, BackendStatus, CapabilitiesList, DetokenizeRequest, DetokenizeResponse, GalleryInfo, JobStarted, Message,
     ModelRequest, ModelsLoaded, NotReady, OfferedModel, System, TokenizeRequest, TokenizeResponse, Version,
 };
-use ingle_api::openai::{ChatCompletion, ChatRequest, Completion, CompletionRequest, EditRequest, Model, ModelList};
+use ingle_api::openai::{
+    ChatCompletion, ChatRequest, Completion, CompletionRequest, EditRequest, EmbeddingList, EmbeddingRequest, Model,
+    ModelList,
+};
+use ingle_api::rerank::{RerankRequest, RerankResponse};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::error::ApiError;
 use crate::state::ServerState;
-use crate::{backend, docs, gallery, localai, openai};
+use crate::{backend, docs, gallery, localai, openai, rerank};
 
 /// Makes the schema of a type.
 pub(crate) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
@@ -61,6 +65,7 @@ fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
 /// All endpoints.
 pub(crate) fn routes() -> Vec<Route> {
     let mut routes = text_routes();
+    routes.extend(encoder_routes());
     routes.extend(model_routes());
     routes.extend(gallery_routes());
     routes.extend(planned_routes());
@@ -129,6 +134,40 @@ fn text_routes() -> Vec<Route> {
             example: Some(r#"{"tokens": [1, 2, 3]}"#),
             answer: Answer::Json(schema::<DetokenizeResponse>),
             handler: post(localai::detokenize),
+        },
+    ]
+}
+
+/// Texts to vectors and scores.
+fn encoder_routes() -> Vec<Route> {
+    const EMBED: &str = r#"{"input": ["A text", "Another text"]}"#;
+    let embeddings = |path, aliases, summary, handler| Route {
+        path,
+        aliases,
+        verb: Verb::Post,
+        summary,
+        request: Some(schema::<EmbeddingRequest>),
+        example: Some(EMBED),
+        answer: Answer::Json(schema::<EmbeddingList>),
+        handler,
+    };
+    vec![
+        embeddings("/v1/embeddings", &["/embeddings"], "Turns texts into vectors", post(openai::embeddings)),
+        embeddings(
+            "/v1/engines/{model}/embeddings",
+            &["/engines/{model}/embeddings"],
+            "Turns texts into vectors with the model that the path names",
+            post(openai::engine_embeddings),
+        ),
+        Route {
+            path: "/v1/rerank",
+            aliases: &["/rerank", "/v2/rerank"],
+            verb: Verb::Post,
+            summary: "Orders documents by their relevance to a query",
+            request: Some(schema::<RerankRequest>),
+            example: Some(r#"{"query": "What is a panda?", "documents": ["A bear of China.", "A kind of car."]}"#),
+            answer: Answer::Json(schema::<RerankResponse>),
+            handler: post(rerank::rerank),
         },
     ]
 }
@@ -271,11 +310,7 @@ fn planned_routes() -> Vec<Route> {
     };
     const IMAGES: &str = "image generation";
     const SPEECH: &str = "speech";
-    const EMBEDDINGS: &str = "embeddings and reranking";
     vec![
-        planned("/v1/embeddings", &["/embeddings"], EMBEDDINGS),
-        planned("/v1/engines/{model}/embeddings", &["/engines/{model}/embeddings"], EMBEDDINGS),
-        planned("/v1/rerank", &["/rerank"], EMBEDDINGS),
         planned("/v1/images/generations", &["/images/generations"], IMAGES),
         planned("/v1/images/inpainting", &["/images/inpainting"], IMAGES),
         planned("/v1/images/upscale", &["/images/upscale"], IMAGES),

@@ -6,10 +6,10 @@ use ingle::catalog::{ApplyRequest, Catalog};
 
 use crate::cli::InstallArgs;
 
-/// Names under which the all-in-one images serve their text models; the gallery knows them.
-const ALL_IN_ONE: [&str; 2] = ["gpt-4", "gpt-4o"];
+/// Names under which the all-in-one images serve the models that work here; the gallery knows them.
+const ALL_IN_ONE: [&str; 4] = ["gpt-4", "gpt-4o", "text-embedding-ada-002", "jina-reranker-v1-base-en"];
 /// The other names of these images.
-const WAITING: &str = "text-embedding-ada-002, jina-reranker-v1-base-en, stablediffusion, tts-1 and whisper-1";
+const WAITING: &str = "stablediffusion, tts-1 and whisper-1";
 /// Names of these images' profiles, which differ in how the same models are set up for a machine.
 const PROFILES: [&str; 4] = ["aio", "cpu", "gpu-8g", "intel"];
 
@@ -41,7 +41,7 @@ fn of_profile(profile: &str, catalog: &Catalog) -> Vec<ApplyRequest> {
         tracing::warn!("PROFILE={profile} has no effect: the profiles are {}", PROFILES.join(", "));
         return Vec::new();
     }
-    tracing::info!("profile {profile}: {} are served; {WAITING} wait for their engines", ALL_IN_ONE.join(" and "));
+    tracing::info!("profile {profile}: {} are served; {WAITING} wait for their engines", ALL_IN_ONE.join(", "));
     let missing = ALL_IN_ONE.into_iter().filter(|name| catalog.get(name).is_err());
     missing.map(|name| ApplyRequest { id: Some(name.to_owned()), ..ApplyRequest::default() }).collect()
 }
@@ -63,7 +63,7 @@ mod tests {
         assert_eq!(ids("release"), [""; 0]);
         std::fs::write(folder.path().join("gpt-4.yaml"), "name: gpt-4\nparameters: {model: a.gguf}\n")
             .expect("written");
-        assert_eq!(ids("aio"), ["gpt-4o"]);
+        assert_eq!(ids("aio"), ALL_IN_ONE[1..]);
         let gallery = Gallery::embedded();
         for name in ALL_IN_ONE.into_iter().chain(WAITING.split(", ").flat_map(|name| name.split(" and "))) {
             assert!(gallery.find(name).is_some(), "{name}");

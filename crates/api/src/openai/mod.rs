@@ -3,6 +3,7 @@ mod chat;
 mod choice;
 mod completion;
 mod content;
+mod embedding;
 mod error;
 mod logprobs;
 mod models;
@@ -14,6 +15,7 @@ pub use chat::{ChatMessage, FunctionCall, FunctionDefinition, Role, Tool, ToolCa
 pub use choice::{FunctionCallChoice, ResponseFormat, ToolChoice};
 pub use completion::{Completion, CompletionChoice, CompletionChunk, CompletionChunkChoice, Prompt};
 pub use content::{AudioData, Content, ContentPart, MediaUrl};
+pub use embedding::{Embedding, EmbeddingList, EmbeddingRequest, InputUsage, Vector};
 pub use error::{ErrorBody, ErrorEnvelope};
 pub use logprobs::{ChatLogprobs, CompletionLogprobs, TokenLogprob, TopLogprob};
 pub use models::{Model, ModelList};

@@ -60,6 +60,7 @@ impl ModelConfig {
             download_files: more::download_files(&yaml)?,
             concurrency_groups: texts(&yaml.concurrency_groups),
             limits: more::limits(&yaml)?,
+            embed: more::embed(&parameters)?,
             description: text(yaml.description),
             usage: text(yaml.usage),
             name,
@@ -117,7 +118,7 @@ pub(crate) fn current_backend_name(written: &str) -> &str {
 }
 
 /// What a text model may be asked for when its configuration does not say.
-pub(super) fn text_usecases() -> BTreeSet<Usecase> {
+pub(crate) fn text_usecases() -> BTreeSet<Usecase> {
     BTreeSet::from([Usecase::Chat, Usecase::Completion, Usecase::Edit, Usecase::Tokenize])
 }
 
@@ -129,17 +130,20 @@ fn usecases(yaml: &ModelYaml, backend: Option<&str>) -> Resolved<BTreeSet<Usecas
             found.insert(usecase);
         }
     }
-    let embeds = on(yaml.embeddings) || text(yaml.backend.clone()).is_some_and(|name| name.starts_with("bert-"));
+    let written = text(yaml.backend.clone()).unwrap_or_default();
+    let embeds = on(yaml.embeddings)
+        || ["bert-embeddings", "bert-cpp", "sentencetransformers", "huggingface-embeddings"].contains(&&*written);
     if embeds {
         found.insert(Usecase::Embeddings);
     }
-    if on(yaml.reranking) {
+    let reranks = on(yaml.reranking) || written == "rerankers";
+    if reranks {
         found.insert(Usecase::Rerank);
     }
     if yaml.mmproj.is_some() {
         found.insert(Usecase::Vision);
     }
-    let is_text = matches!(backend, None | Some(LLAMA_CPP)) && !embeds && !on(yaml.reranking);
+    let is_text = matches!(backend, None | Some(LLAMA_CPP)) && !embeds && !reranks;
     if is_text && yaml.known_usecases.is_none() {
         found.extend(text_usecases());
     }
@@ -301,6 +305,10 @@ fn backend_options(written: &[String]) -> Resolved<BackendOptions> {
             "split_mode" | "sm" => options.split_mode = Some(split_mode(line, value)?),
             "cpu_moe" if option_flag(line, value)? => options.n_cpu_moe = Some(u32::MAX),
             "n_cpu_moe" => options.n_cpu_moe = Some(option_number(line, value)?),
+            "pooling" => options.pooling = more::token_pooling(line, value)?,
+            "embd_normalize" => options.is_normalized = Some(more::normalizes(line, value)?),
+            "dimensions" => options.dimensions = more::dimensions(line, value)?,
+            "precision" => options.is_bf16 = more::is_bf16(line, value)?,
             // What else there may be is a warning; see `keys`.
             _ => {}
         }

@@ -47,7 +47,10 @@ fn nothing_is_a_model_too() {
 
 #[test]
 fn usecases_are_guessed() {
-    let cases: [(&str, &[Usecase]); 5] = [
+    let cases: [(&str, &[Usecase]); 8] = [
+        ("backend: sentencetransformers", &[Usecase::Embeddings]),
+        ("backend: huggingface-embeddings", &[Usecase::Embeddings]),
+        ("backend: rerankers", &[Usecase::Rerank]),
         ("embeddings: true", &[Usecase::Embeddings, Usecase::Tokenize]),
         ("backend: bert-embeddings", &[Usecase::Embeddings, Usecase::Tokenize]),
         ("reranking: true", &[Usecase::Rerank, Usecase::Tokenize]),
@@ -84,6 +87,13 @@ fn bad_values_name_their_key() {
         ("main_gpu: first", "main_gpu"),
         ("options: ['parallel:many']", "options"),
         ("options: ['swa_full:perhaps']", "options"),
+        ("options: ['pooling:none']", "options"),
+        ("options: ['pooling:most']", "options"),
+        ("options: ['embd_normalize:1']", "options"),
+        ("options: ['dimensions:0']", "options"),
+        ("options: ['precision:int4']", "options"),
+        ("parameters: {pooling: most}", "parameters.pooling"),
+        ("parameters: {encoding_format: hex}", "parameters.encoding_format"),
     ];
     for (text, key) in cases {
         assert_eq!(config(text).unwrap_err().key, key, "{text}");
@@ -116,6 +126,9 @@ fn telling(key: &str) -> (&'static str, &'static str) {
             ("word", "")
         }
         "grammar_file" => ("g.gbnf", ""),
+        "embeddings" | "reranking" => ("true", ""),
+        "parameters.encoding_format" => ("base64", ""),
+        "parameters.pooling" => ("mean", ""),
         "reasoning.disable" | "reasoning.strip_reasoning_only" | "disabled" | "pinned" | "mmlock" => ("true", ""),
         "no_kv_offloading" | "function.grammar.disable" | "function.grammar.parallel_calls" => ("true", ""),
         "mmap" | "template.use_tokenizer_template" | "template.reply_prefix" => ("true", ""),
@@ -190,6 +203,6 @@ fn every_option_that_works_changes_the_configuration() {
         let with = |value: &str| config(&format!("options: ['{option}:{value}']"));
         // Counts are no switches, and a switch may be on already.
         let differs = |value: &str| with(value).is_ok_and(|config| config.load != LoadConfig::default());
-        assert!(["3", "true", "false", "row"].into_iter().any(differs), "{option} changes nothing");
+        assert!(["3", "true", "false", "row", "mean", "2"].into_iter().any(differs), "{option} changes nothing");
     }
 }

@@ -36,7 +36,7 @@ fn example(key: &str) -> String {
 /// What the table says of a key is what the types do with it.
 #[test]
 fn the_table_and_the_types_agree() {
-    let read_all_the_same = ["embeddings", "reranking", "mmproj", "draft_model"];
+    let read_all_the_same = ["mmproj", "draft_model"];
     for (key, standing) in MODEL_KEYS {
         let text = example(key);
         let node = parse(&text).expect("it parses");
@@ -49,7 +49,7 @@ fn the_table_and_the_types_agree() {
 
 #[test]
 fn keys_are_listed_once() {
-    for table in [MODEL_KEYS, LLAMA_OPTIONS] {
+    for table in [MODEL_KEYS, LLAMA_OPTIONS, ENCODER_OPTIONS] {
         for (idx, (key, _)) in table.iter().enumerate() {
             assert!(table[..idx].iter().all(|(other, _)| other != key), "{key}");
         }
@@ -73,9 +73,9 @@ fn people_are_told_what_becomes_of_a_key() {
         assert!(warning.reason.contains(expected), "{warning}");
         assert!(warning.to_string().starts_with(&format!("line 3: `{key}`")), "{warning}");
     }
-    assert!(option_warning("parallel:4", 1).is_none());
+    assert!(option_warning(LLAMA_OPTIONS, "parallel:4", 1).is_none());
     for (option, expected) in [("sps:0.5", "not bound to slots"), ("--foo:1", "llama.cpp's own"), ("x", "not known")] {
-        let warning = option_warning(option, 1).expect("it does nothing");
+        let warning = option_warning(LLAMA_OPTIONS, option, 1).expect("it does nothing");
         assert!(warning.reason.contains(expected), "{warning}");
     }
 }

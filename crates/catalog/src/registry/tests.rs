@@ -218,3 +218,51 @@ fn options_are_those_of_the_backend() {
     let expected = "line 4: `options` has no effect yet: it belongs to the backend piper, which is not there yet";
     assert_eq!(told("b"), [expected]);
 }
+
+#[test]
+fn folders_with_weights_are_models() {
+    let config = r#"{"architectures": ["BertModel"], "model_type": "bert"}"#;
+    let scorer = r#"{"architectures": ["BertForSequenceClassification"], "id2label": {"0": "LABEL_0"}}"#;
+    let dir = folder(&[
+        ("mini/config.json", config),
+        ("mini/modules.json", "[]"),
+        ("mini/model.safetensors", "12345"),
+        ("scorer/config.json", scorer),
+        ("scorer/model.safetensors", "123"),
+        ("silent/config.json", config),
+        ("silent/model.safetensors", "1"),
+        ("empty/config.json", config),
+        ("a.yaml", "{name: ada, backend: sentencetransformers, parameters: {model: sentence-transformers/mini}}"),
+        ("b.yaml", "{name: quiet, backend: transformers, parameters: {model: mini}}"),
+        ("c.yaml", "{name: gone, backend: transformers, embeddings: true, parameters: {model: owner/other}}"),
+        ("d.yaml", "{name: plain, embeddings: true, parameters: {model: silent}}"),
+    ]);
+    let catalog = open(&dir);
+    assert_eq!(listed(&catalog), ["ada", "gone", "plain", "quiet", "scorer"], "mini has a configuration");
+    for (name, folder, usecase) in [
+        ("ada", "mini", Usecase::Embeddings),
+        ("quiet", "mini", Usecase::Embeddings),
+        ("plain", "silent", Usecase::Embeddings),
+        ("scorer", "scorer", Usecase::Rerank),
+    ] {
+        let entry = catalog.resolve(Some(name), usecase).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(entry.weights().unwrap().path, dir.path().join(folder), "{name}");
+    }
+    assert_eq!(catalog.get("ada").unwrap().weights().unwrap().bytes, 5);
+    assert_eq!(catalog.get("scorer").unwrap().config.backend.as_deref(), Some(crate::CANDLE));
+    assert!(matches!(catalog.get("gone").unwrap().state, ModelState::MissingFile(_)));
+    assert!(catalog.problems().is_empty(), "{:?}", catalog.problems());
+}
+
+#[test]
+fn a_gguf_for_embeddings_says_so_itself() {
+    let pooled = |kind: u32| tiny_llama().set("llama.pooling_type", Value::U32(kind)).bytes();
+    let dir = folder(&[("talk.gguf", "GGUF"), ("b.yaml", "{name: silent, parameters: {model: mean.gguf}}")]);
+    fs::write(dir.path().join("mean.gguf"), pooled(1)).unwrap();
+    fs::write(dir.path().join("rank.gguf"), pooled(4)).unwrap();
+    let catalog = open(&dir);
+    let suits = |name: &str, usecase| catalog.get(name).unwrap().config.suits(usecase);
+    assert!(suits("talk", Usecase::Chat) && !suits("talk", Usecase::Embeddings));
+    assert!(suits("silent", Usecase::Embeddings) && !suits("silent", Usecase::Chat));
+    assert!(suits("rank", Usecase::Rerank) && !suits("rank", Usecase::Embeddings));
+}

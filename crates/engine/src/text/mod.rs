@@ -137,11 +137,33 @@ impl Shared {
     }
 }
 
+/// Something that can be declared dead from any thread, also from one that will never return.
+pub(crate) trait Mortal: Send + Sync {
+    /// Ends every request and takes no more.
+    fn die(&self, reason: &str);
+}
+
+impl Mortal for Shared {
+    fn die(&self, reason: &str) {
+        Self::die(self, reason);
+    }
+}
+
 /// Lets a backend declare its engine dead from wherever a fault is noticed.
-#[derive(Debug, Clone)]
-pub struct FaultReporter(Arc<Shared>);
+#[derive(Clone)]
+pub struct FaultReporter(Arc<dyn Mortal>);
+
+impl std::fmt::Debug for FaultReporter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FaultReporter").finish_non_exhaustive()
+    }
+}
 
 impl FaultReporter {
+    pub(crate) fn new(engine: Arc<dyn Mortal>) -> Self {
+        Self(engine)
+    }
+
     /// Ends every request of the engine with [`EngineError::Died`]; the engine takes no more.
     pub fn report(&self, reason: &str) {
         self.0.die(reason);
@@ -187,7 +209,7 @@ impl TextModel {
         let thread = {
             let (owner, tokenizer, config) = (Arc::clone(&shared), Arc::clone(&tokenizer), config.clone());
             let body = move || {
-                engine_loop::guard(&owner, || match build(FaultReporter(Arc::clone(&owner))) {
+                engine_loop::guard(&owner, || match build(FaultReporter::new(Arc::clone(&owner) as Arc<dyn Mortal>)) {
                     Ok(decoder) => {
                         let engine = EngineLoop::new(decoder, tokenizer, &config, Arc::clone(&owner));
                         let _ = built_sender.send(Ok(engine.limits().clone()));

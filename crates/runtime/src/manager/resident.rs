@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use ingle_catalog::ModelConfig;
-use ingle_engine::{Engine, Health, LoadOptions, TextModel};
+use ingle_engine::{EmbedModel, Engine, Health, LoadOptions, RerankModel, TextModel};
 use ingle_grammar::{GrammarCache, GrammarError};
 
 use super::lock;
@@ -47,8 +47,11 @@ impl Origin {
             let metadata = std::fs::metadata(path).ok()?;
             Some((metadata.len(), metadata.modified().ok()?))
         };
+        // A folder's own time does not change when a file in it is written again.
+        let weights = options.path.join("model.safetensors");
+        let of_model = if options.path.is_dir() { stamp(&weights) } else { stamp(&options.path) };
         let adapters = options.loras.iter().map(|lora| stamp(&lora.path)).collect();
-        Self { stamp: stamp(&options.path), adapters, options }
+        Self { stamp: of_model, adapters, options }
     }
 
     pub(super) fn options(&self) -> &LoadOptions {
@@ -79,7 +82,7 @@ impl Resident {
     }
 
     pub(super) fn health(&self) -> Health {
-        self.engine.text.as_ref().map_or(Health::Alive, TextModel::health)
+        self.engine.health()
     }
 
     pub(super) fn calls(&self) -> usize {
@@ -158,12 +161,34 @@ impl Lease {
         &self.call.resident
     }
 
+    /// The embedding handle.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Incapable`] when the model makes no embeddings.
+    pub fn embed(&self) -> Result<&EmbedModel, RuntimeError> {
+        self.engine()
+            .embed
+            .as_ref()
+            .ok_or_else(|| self.incapable("make embeddings; its YAML may say `embeddings: true`"))
+    }
+
+    /// The reranking handle.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Incapable`] when the model scores no pairs.
+    pub fn rerank(&self) -> Result<&RerankModel, RuntimeError> {
+        self.engine().rerank.as_ref().ok_or_else(|| self.incapable("rerank; its YAML may say `reranking: true`"))
+    }
+
     /// The text handle.
     ///
     /// # Errors
     /// [`RuntimeError::Incapable`] when the model generates no text.
     pub fn text(&self) -> Result<&TextModel, RuntimeError> {
-        let incapable = || RuntimeError::Incapable { model: self.model().to_owned(), capability: "generate text" };
-        self.engine().text.as_ref().ok_or_else(incapable)
+        self.engine().text.as_ref().ok_or_else(|| self.incapable("generate text"))
+    }
+
+    fn incapable(&self, capability: &'static str) -> RuntimeError {
+        RuntimeError::Incapable { model: self.model().to_owned(), capability }
     }
 }

@@ -208,7 +208,7 @@ impl Manager {
         while !victim.is_idle() {
             if self.residency.ends_busy_models {
                 tracing::warn!(model = name, "its answers are ended to make room for {}", need.config.name);
-                victim.engine.text.iter().for_each(ingle_engine::TextModel::close);
+                victim.engine.close();
                 break;
             }
             if Instant::now() >= deadline {

@@ -4,6 +4,7 @@ mod completions;
 mod conversation;
 mod drive;
 mod edits;
+mod embeddings;
 mod form;
 mod logprobs;
 pub(crate) mod models;
@@ -14,6 +15,7 @@ mod usage;
 pub(crate) use chat::chat;
 pub(crate) use completions::{completions, engine_completions};
 pub(crate) use edits::edits;
+pub(crate) use embeddings::{TRUNCATED, beside, embeddings, engine_embeddings};
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,6 +1,7 @@
 //! The router over a real runtime and a fake backend.
 mod borders;
 mod client;
+mod encoders;
 mod endpoints;
 mod faults;
 mod golden;
@@ -74,6 +75,11 @@ impl Setup {
                 self.context_size
             );
             std::fs::write(models.path().join(format!("{file}.yaml")), yaml).expect("a file");
+        }
+        for (name, keys) in [("e", "embeddings: true"), ("r", "reranking: true")] {
+            std::fs::write(models.path().join(format!("{name}.gguf")), b"GGUF").expect("a file");
+            let yaml = format!("name: {name}\nbackend: llama-cpp\n{keys}\nparameters:\n  model: {name}.gguf\n");
+            std::fs::write(models.path().join(format!("{name}.yaml")), yaml).expect("a file");
         }
         let backend = FakeBackend {
             answers: self.answers,

@@ -1,10 +1,72 @@
 //! The keys that few configurations have.
 
 use super::{BadValue, Resolved, bad, inner_file, on, positive, real, text, texts};
-use crate::config::{DownloadFile, Limits, Modalities, ReasoningConfig, RopeScaling, Yarn};
-use crate::model_yaml::{DownloadYaml, ModelYaml, Real};
+use crate::config::{
+    DownloadFile, EmbedDefaults, Limits, Modalities, ReasoningConfig, RopeScaling, TokenPooling, VectorEncoding,
+    WindowPooling, Yarn,
+};
+use crate::model_yaml::{DownloadYaml, ModelYaml, ParametersYaml, Real};
 use crate::names;
 use crate::uri::FileUri;
+use std::num::NonZeroU32;
+
+pub(super) fn embed(from: &ParametersYaml) -> Resolved<EmbedDefaults> {
+    let encoding = match text(from.encoding_format.clone()).as_deref() {
+        None => None,
+        Some("float") => Some(VectorEncoding::Float),
+        Some("base64") => Some(VectorEncoding::Base64),
+        Some(other) => return bad("parameters.encoding_format", format!("{other:?} is not one of float, base64")),
+    };
+    let long_texts = match text(from.pooling.clone()).as_deref() {
+        None | Some("backend") => None,
+        Some("mean") => Some(WindowPooling::Mean),
+        Some("last") => Some(WindowPooling::Last),
+        Some("decayed_mean") => Some(WindowPooling::DecayedMean),
+        Some(other) => {
+            let words = "backend, mean, last, decayed_mean";
+            return bad("parameters.pooling", format!("{other:?} is not one of {words}"));
+        }
+    };
+    let half_life_tokens = positive("parameters.pooling_half_life_tokens", from.pooling_half_life_tokens)?;
+    Ok(EmbedDefaults { encoding, long_texts, half_life_tokens })
+}
+
+pub(super) fn token_pooling(line: &str, value: Option<&str>) -> Resolved<Option<TokenPooling>> {
+    match value {
+        Some("mean") => Ok(Some(TokenPooling::Mean)),
+        Some("cls") => Ok(Some(TokenPooling::Cls)),
+        Some("last") => Ok(Some(TokenPooling::Last)),
+        Some("rank") => Ok(Some(TokenPooling::Rank)),
+        Some("none") => {
+            bad("options", format!("{line:?}: a vector for each token is not offered; use mean, cls or last"))
+        }
+        _ => bad("options", format!("{line:?} should be one of mean, cls, last, rank")),
+    }
+}
+
+/// llama.cpp's numbers: -1 leaves vectors as they are, 2 is the Euclidean length.
+pub(super) fn normalizes(line: &str, value: Option<&str>) -> Resolved<bool> {
+    match value {
+        Some("-1") => Ok(false),
+        Some("2") => Ok(true),
+        _ => bad("options", format!("{line:?} should be -1 (as they are) or 2 (to length 1)")),
+    }
+}
+
+pub(super) fn dimensions(line: &str, value: Option<&str>) -> Resolved<Vec<NonZeroU32>> {
+    let sizes: Option<Vec<NonZeroU32>> =
+        value.and_then(|value| value.split(',').map(|size| size.trim().parse().ok()).collect());
+    let wrong = || BadValue { key: "options", message: format!("{line:?} should be a list such as 64,128,256") };
+    sizes.ok_or_else(wrong)
+}
+
+pub(super) fn is_bf16(line: &str, value: Option<&str>) -> Resolved<bool> {
+    match value {
+        Some("bf16") => Ok(true),
+        Some("f32") => Ok(false),
+        _ => bad("options", format!("{line:?} should be f32 or bf16")),
+    }
+}
 
 pub(super) fn reasoning(yaml: &ModelYaml) -> ReasoningConfig {
     let from = yaml.reasoning.clone().unwrap_or_default();

@@ -4,12 +4,16 @@
 //! real cache would, refuses what a real one refuses, and makes logits from a hash of what it holds: an answer comes
 //! out right only if the cache held exactly the right tokens.
 
+mod encoders;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+pub use encoders::{FakeEmbed, FakeEncoder, FakeRerank, N_EMBD, embed_model, rerank_model, vector};
+
 use crate::{
     Backend, BatchToken, CacheRefused, ContextOverflow, DecodeError, Decoder, DecoderLimits, Engine, EngineError,
-    FaultReporter, Hardware, LoadOptions, MemoryEstimate, PrefixSharing, Segment, SeqId, SpecialTokens, Surround,
+    FaultReporter, Hardware, LoadOptions, MemoryEstimate, PrefixSharing, Segment, SeqId, SpecialTokens, Surround, Task,
     TextConfig, TextModel, TokenId, TokenKind, Tokenizer,
 };
 
@@ -382,6 +386,21 @@ impl Backend for FakeBackend {
 
     fn load(&self, options: &LoadOptions, _hardware: &Hardware) -> Result<Engine, EngineError> {
         let memory = self.estimate(options)?;
+        let max_waiting = options.max_waiting.unwrap_or(self.max_waiting);
+        let does = |task| options.tasks.contains(&task);
+        let is_text = options.tasks.is_empty() || does(Task::Text);
+        Ok(Engine {
+            text: is_text.then(|| self.text(options)).transpose()?,
+            embed: does(Task::Embed).then(|| embed_model(options, max_waiting)).transpose()?,
+            rerank: does(Task::Rerank).then(|| rerank_model(options, max_waiting)).transpose()?,
+            placement: "arithmetic".into(),
+            memory,
+        })
+    }
+}
+
+impl FakeBackend {
+    fn text(&self, options: &LoadOptions) -> Result<TextModel, EngineError> {
         let n_cells = options.context_size.unwrap_or(512);
         let limits = DecoderLimits { n_cells, n_sequence_tokens: n_cells, ..limits() };
         let config = TextConfig {
@@ -394,9 +413,8 @@ impl Backend for FakeBackend {
             architecture: "fake".into(),
         };
         let answers = self.answers.clone();
-        let text = TextModel::start(config, Arc::new(FakeTokenizer::default()), move |faults| {
+        TextModel::start(config, Arc::new(FakeTokenizer::default()), move |faults| {
             Ok(FakeDecoder::new(limits, answers).with_faults(faults))
-        })?;
-        Ok(Engine { text: Some(text), placement: "arithmetic".into(), memory })
+        })
     }
 }

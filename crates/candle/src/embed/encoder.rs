@@ -1,0 +1,372 @@
+//! The forward pass: one transformer for all architectures, over sequences packed one behind the other, without padding.
+
+use std::sync::Arc;
+
+use ingle_engine::Sequence;
+use ingle_kernels::{gelu, gelu_tanh, layer_norm, multiply, rms_norm, silu};
+use rayon::prelude::*;
+use rten_gemm::GemmExecutor;
+
+use super::attention::{Attention, DistanceBias, Heads, Rotation, Scratch, Sight};
+use super::linear::{Linear, Matrix, Output};
+
+/// Tokens that go through all layers together: their hidden states stay in the processor's caches, and the weights are
+/// read often enough to be worth it.
+const PACK_TOKENS: usize = 256;
+
+/// Fewer numbers are not worth a second thread.
+const SHARE_FROM: usize = 1 << 16;
+
+/// A unit of the feed-forward part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Activation {
+    Gelu,
+    GeluTanh,
+    Relu,
+    Silu,
+}
+
+impl Activation {
+    pub(super) fn apply(self, numbers: &mut [f32]) {
+        match self {
+            Self::Gelu => gelu(numbers),
+            Self::GeluTanh => gelu_tanh(numbers),
+            Self::Silu => silu(numbers),
+            Self::Relu => numbers.iter_mut().for_each(|number| *number = number.max(0.0)),
+        }
+    }
+}
+
+/// A normalisation of rows.
+#[derive(Debug)]
+pub(super) enum Norm {
+    /// Mean 0 and variance 1, then weight and bias, `[n]` each.
+    Layer { weight: Vec<f32>, bias: Vec<f32>, epsilon: f32 },
+    /// Mean square 1, then weight, `[n]`.
+    Rms { weight: Vec<f32>, epsilon: f32 },
+}
+
+impl Norm {
+    /// `rows` are `[n_rows, n]`.
+    pub(super) fn apply(&self, rows: &mut [f32]) {
+        match self {
+            Self::Layer { weight, bias, epsilon } => layer_norm(rows, weight, bias, *epsilon),
+            Self::Rms { weight, epsilon } => rms_norm(rows, weight, *epsilon),
+        }
+    }
+}
+
+/// Where the norms of a layer stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NormOrder {
+    /// Behind attention and feed-forward part, after the residual is added.
+    After,
+    /// In front of them; the residual is not normalised.
+    Before,
+}
+
+/// From token to the first hidden state.
+#[derive(Debug)]
+pub(super) struct Embeddings {
+    /// `[n_vocab, n_embd]`
+    pub(super) words: Vec<f32>,
+    /// `[n_positions, n_embd]`, and the row of position 0.
+    pub(super) positions: Option<(Vec<f32>, usize)>,
+    /// `[n_types, n_embd]`; the second text of a pair has type 1 where there are two.
+    pub(super) types: Option<Vec<f32>>,
+    pub(super) norm: Option<Norm>,
+    pub(super) n_embd: usize,
+}
+
+impl Embeddings {
+    fn row(&self, sequence: &Sequence, position: usize, out: &mut [f32]) {
+        let n = self.n_embd;
+        let at = |table: &[f32], idx: usize| -> std::ops::Range<usize> {
+            let row = idx.min(table.len() / n - 1);
+            row * n..(row + 1) * n
+        };
+        out.copy_from_slice(&self.words[at(&self.words, sequence.tokens[position] as usize)]);
+        let mut add = |table: &[f32], idx: usize| {
+            out.iter_mut().zip(&table[at(table, idx)]).for_each(|(number, other)| *number += other);
+        };
+        if let Some((table, first)) = &self.positions {
+            add(table, first + position);
+        }
+        if let Some(table) = &self.types {
+            add(table, usize::from(position >= sequence.second_from));
+        }
+    }
+}
+
+/// Does the feed-forward part have a gate?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FeedForward {
+    /// `down(act(up))`
+    Plain,
+    /// `down(act(gate) · up)`; the first layer gives gate and up side by side.
+    Gated,
+}
+
+/// Norms of each head of queries and keys.
+#[derive(Debug)]
+pub(super) struct HeadNorms {
+    pub(super) queries: Norm,
+    pub(super) keys: Norm,
+}
+
+/// One layer.
+#[derive(Debug)]
+pub(super) struct Layer {
+    /// None where an architecture leaves it out.
+    pub(super) attention_norm: Option<Norm>,
+    /// Queries, keys and values in one product.
+    pub(super) qkv: Linear,
+    pub(super) head_norms: Option<HeadNorms>,
+    pub(super) rotation: Option<Arc<Rotation>>,
+    pub(super) sight: Sight,
+    pub(super) out: Linear,
+    pub(super) feed_forward_norm: Norm,
+    pub(super) up: Linear,
+    pub(super) down: Linear,
+}
+
+/// What all layers share.
+#[derive(Debug)]
+pub(super) struct Shape {
+    pub(super) heads: Heads,
+    pub(super) order: NormOrder,
+    pub(super) feed_forward: FeedForward,
+    pub(super) activation: Activation,
+    pub(super) distance_bias: DistanceBias,
+}
+
+/// Embeddings, layers and the norm behind them.
+pub(super) struct Encoder {
+    pub(super) shape: Shape,
+    pub(super) embeddings: Embeddings,
+    pub(super) layers: Vec<Layer>,
+    pub(super) final_norm: Option<Norm>,
+}
+
+impl std::fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encoder").field("shape", &self.shape).field("n_layers", &self.layers.len()).finish()
+    }
+}
+
+/// Memory for one pack, used again for the next.
+#[derive(Default)]
+struct Workspace {
+    /// Each thread has its own: it is small and may not move between threads.
+    gemm: GemmExecutor,
+    /// `[n_tokens, n_embd]`
+    hidden: Vec<f32>,
+    /// `[n_tokens, n_embd]`, for norms that stand in front.
+    normed: Vec<f32>,
+    /// `[n_tokens, n_qkv]`
+    qkv: Vec<f32>,
+    /// `[n_tokens, n_heads · head_dim]`
+    mixed: Vec<f32>,
+    /// `[n_tokens, n_up]`
+    up: Vec<f32>,
+    attention: Scratch,
+}
+
+/// Applies `to` to parts of `rows` on all threads, where there is enough of it.
+fn share(rows: &mut [f32], n: usize, to: impl Fn(&mut [f32]) + Sync + Send) {
+    let n_threads = rayon::current_num_threads();
+    if n_threads == 1 || rows.len() < SHARE_FROM {
+        return to(rows);
+    }
+    let n_rows = (rows.len() / n).div_ceil(n_threads);
+    rows.par_chunks_mut(n_rows * n).for_each(to);
+}
+
+impl Encoder {
+    /// Runs the sequences and hands each one's hidden states, `[n_tokens, n_embd]`, to `finish`. Results are in the
+    /// order of the sequences. Uses the threads of the rayon pool it is called in: one pack for each, and for fewer
+    /// packs than threads, all for the products of one.
+    pub(super) fn run<R: Send>(
+        &self,
+        batch: &[&Sequence],
+        finish: impl Fn(&GemmExecutor, &[f32]) -> R + Sync + Send,
+    ) -> Vec<R> {
+        let packs = packs(batch, rayon::current_num_threads());
+        let results = packs.into_par_iter().map_init(Workspace::default, |workspace, pack| {
+            let sequences: Vec<&Sequence> = pack.iter().map(|&idx| batch[idx]).collect();
+            self.forward(&sequences, workspace);
+            let mut rest = workspace.hidden.as_slice();
+            let finished = pack.into_iter().map(|idx| {
+                let (hidden, others) = rest.split_at(batch[idx].tokens.len() * self.embeddings.n_embd);
+                rest = others;
+                (idx, finish(&workspace.gemm, hidden))
+            });
+            finished.collect::<Vec<_>>()
+        });
+        let mut results: Vec<(usize, R)> = results.flatten_iter().collect();
+        results.sort_unstable_by_key(|(idx, _)| *idx);
+        results.into_iter().map(|(_, result)| result).collect()
+    }
+
+    /// The hidden states of all sequences, one behind the other.
+    fn forward(&self, sequences: &[&Sequence], workspace: &mut Workspace) {
+        let n_embd = self.embeddings.n_embd;
+        let n_tokens: usize = sequences.iter().map(|sequence| sequence.tokens.len()).sum();
+        workspace.hidden.resize(n_tokens * n_embd, 0.0);
+        let places = sequences.iter().flat_map(|sequence| (0..sequence.tokens.len()).map(move |at| (*sequence, at)));
+        for ((sequence, position), row) in places.zip(workspace.hidden.chunks_exact_mut(n_embd)) {
+            self.embeddings.row(sequence, position, row);
+        }
+        if let Some(norm) = &self.embeddings.norm {
+            norm.apply(&mut workspace.hidden);
+        }
+        let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.tokens.len()).collect();
+        for layer in &self.layers {
+            match self.shape.order {
+                NormOrder::After => self.layer_normed_after(layer, &lengths, workspace),
+                NormOrder::Before => self.layer_normed_before(layer, &lengths, workspace),
+            }
+        }
+        if let Some(norm) = &self.final_norm {
+            share(&mut workspace.hidden, n_embd, |rows| norm.apply(rows));
+        }
+    }
+
+    fn layer_normed_after(&self, layer: &Layer, lengths: &[usize], workspace: &mut Workspace) {
+        let n_embd = self.embeddings.n_embd;
+        let Workspace { gemm, hidden, qkv, mixed, up, attention, .. } = workspace;
+        self.attend(layer, lengths, hidden, Buffers { gemm, qkv, mixed, attention });
+        layer.out.apply(gemm, Matrix::of_rows(mixed, layer.out.n_in), Output::Add, hidden);
+        if let Some(norm) = &layer.attention_norm {
+            share(hidden, n_embd, |rows| norm.apply(rows));
+        }
+        let inner = self.inner(gemm, layer, hidden, up);
+        layer.down.apply(gemm, inner, Output::Add, hidden);
+        share(hidden, n_embd, |rows| layer.feed_forward_norm.apply(rows));
+    }
+
+    fn layer_normed_before(&self, layer: &Layer, lengths: &[usize], workspace: &mut Workspace) {
+        let n_embd = self.embeddings.n_embd;
+        let Workspace { gemm, hidden, normed, qkv, mixed, up, attention } = workspace;
+        normed.clone_from(hidden);
+        if let Some(norm) = &layer.attention_norm {
+            share(normed, n_embd, |rows| norm.apply(rows));
+        }
+        self.attend(layer, lengths, normed, Buffers { gemm, qkv, mixed, attention });
+        layer.out.apply(gemm, Matrix::of_rows(mixed, layer.out.n_in), Output::Add, hidden);
+        normed.clone_from(hidden);
+        share(normed, n_embd, |rows| layer.feed_forward_norm.apply(rows));
+        let inner = self.inner(gemm, layer, normed, up);
+        layer.down.apply(gemm, inner, Output::Add, hidden);
+    }
+
+    /// Queries, keys and values of `input`, and what the tokens see of each other, into `mixed`.
+    fn attend(&self, layer: &Layer, lengths: &[usize], input: &[f32], buffers: Buffers<'_>) {
+        let Buffers { gemm, qkv, mixed, attention } = buffers;
+        let heads = self.shape.heads;
+        let n_tokens = input.len() / self.embeddings.n_embd;
+        qkv.resize(n_tokens * heads.n_qkv(), 0.0);
+        mixed.resize(n_tokens * heads.n_out(), 0.0);
+        layer.qkv.apply(gemm, Matrix::of_rows(input, layer.qkv.n_in), Output::Replace, qkv);
+        let way = Attention {
+            gemm,
+            heads,
+            sight: layer.sight,
+            bias: &self.shape.distance_bias,
+            scale: 1.0 / (heads.head_dim as f32).sqrt(),
+        };
+        let (mut qkv_rest, mut mixed_rest) = (qkv.as_mut_slice(), mixed.as_mut_slice());
+        for len in lengths {
+            let (qkv, others) = qkv_rest.split_at_mut(len * heads.n_qkv());
+            let (mixed, other_mixed) = mixed_rest.split_at_mut(len * heads.n_out());
+            (qkv_rest, mixed_rest) = (others, other_mixed);
+            layer.place(heads, qkv);
+            way.run(qkv, mixed, attention);
+        }
+    }
+
+    /// The inner state of the feed-forward part, `[n_tokens, down.n_in]`, in `up`.
+    fn inner<'a>(&self, gemm: &GemmExecutor, layer: &Layer, input: &[f32], up: &'a mut Vec<f32>) -> Matrix<'a> {
+        let n_up = layer.up.n_out;
+        up.resize(input.len() / layer.up.n_in * n_up, 0.0);
+        layer.up.apply(gemm, Matrix::of_rows(input, layer.up.n_in), Output::Replace, up);
+        let activation = self.shape.activation;
+        match self.shape.feed_forward {
+            FeedForward::Plain => share(up, n_up, |rows| activation.apply(rows)),
+            FeedForward::Gated => share(up, n_up, |rows| {
+                for row in rows.chunks_exact_mut(n_up) {
+                    let (gate, other) = row.split_at_mut(n_up / 2);
+                    activation.apply(gate);
+                    multiply(gate, other);
+                }
+            }),
+        }
+        Matrix { n_cols: layer.down.n_in, ..Matrix::of_rows(up, n_up) }
+    }
+}
+
+/// What attention works with, and where it writes.
+struct Buffers<'a> {
+    gemm: &'a GemmExecutor,
+    qkv: &'a mut Vec<f32>,
+    mixed: &'a mut Vec<f32>,
+    attention: &'a mut Scratch,
+}
+
+impl Layer {
+    /// Norms and turns the heads of queries and keys of one sequence, `[len, n_qkv]`.
+    fn place(&self, heads: Heads, qkv: &mut [f32]) {
+        if self.head_norms.is_none() && self.rotation.is_none() {
+            return;
+        }
+        let n_queries = heads.n_heads * heads.head_dim;
+        let n_keys = heads.n_kv_heads * heads.head_dim;
+        for (position, row) in qkv.chunks_exact_mut(heads.n_qkv()).enumerate() {
+            if let Some(norms) = &self.head_norms {
+                norms.queries.apply(&mut row[..n_queries]);
+                norms.keys.apply(&mut row[n_queries..n_queries + n_keys]);
+            }
+            if let Some(rotation) = &self.rotation {
+                rotation.turn(&mut row[..n_queries + n_keys], heads.head_dim, position);
+            }
+        }
+    }
+}
+
+/// Shares the sequences out: packs of about [`PACK_TOKENS`], as many for each thread. Longest first, each to the
+/// emptiest pack.
+fn packs(batch: &[&Sequence], n_threads: usize) -> Vec<Vec<usize>> {
+    let n_tokens: usize = batch.iter().map(|sequence| sequence.tokens.len()).sum();
+    let wanted = n_tokens.div_ceil(PACK_TOKENS).next_multiple_of(n_threads);
+    let mut packs: Vec<(usize, Vec<usize>)> = vec![(0, Vec::new()); wanted.clamp(1, batch.len().max(1))];
+    let mut order: Vec<usize> = (0..batch.len()).collect();
+    order.sort_by_key(|&idx| std::cmp::Reverse(batch[idx].tokens.len()));
+    for idx in order {
+        let emptiest = packs.iter_mut().min_by_key(|(n_tokens, _)| *n_tokens).expect("there is a pack");
+        emptiest.0 += batch[idx].tokens.len();
+        emptiest.1.push(idx);
+    }
+    packs.into_iter().map(|(_, pack)| pack).filter(|pack| !pack.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packs_hold_every_sequence_once_and_are_even() {
+        let sequences: Vec<Sequence> = (1..40).map(|len| Sequence::single(vec![0; len * 7])).collect();
+        let batch: Vec<&Sequence> = sequences.iter().collect();
+        for n_threads in [1, 2, 8] {
+            let packs = packs(&batch, n_threads);
+            let mut all: Vec<usize> = packs.iter().flatten().copied().collect();
+            all.sort_unstable();
+            assert_eq!(all, (0..39).collect::<Vec<_>>());
+            assert!(packs.len().is_multiple_of(n_threads), "{}", packs.len());
+            let sizes: Vec<usize> =
+                packs.iter().map(|pack| pack.iter().map(|&idx| sequences[idx].tokens.len()).sum()).collect();
+            assert!(sizes.iter().max() <= sizes.iter().min().map(|size| size + 7 * 39).as_ref(), "{sizes:?}");
+        }
+        assert_eq!(packs(&batch[..1], 8), [[0]]);
+    }
+}

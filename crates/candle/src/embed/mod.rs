@@ -1,0 +1,217 @@
+//! Embedding models and rerankers from safetensors.
+//!
+//! A folder is a sentence-transformers model, a plain encoder, or a cross-encoder. Weights are packed for the matrix
+//! kernels once; a step runs sequences of several clients packed one behind the other, each attending to itself.
+
+mod attention;
+mod config;
+mod encoder;
+mod folder;
+mod head;
+mod linear;
+mod models;
+#[cfg(test)]
+mod tests;
+mod tokenizer;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ingle_engine::{
+    BatchConfig, BatchModel, BatchThread, Dimensions, EmbedInfo, EmbedModel, Engine, EngineError, Hardware, Interrupt,
+    LoadOptions, MemoryEstimate, Pooling, Precision, RerankModel, Sequence, Task,
+};
+use rayon::ThreadPool;
+use rten_gemm::GemmExecutor;
+
+use config::Config;
+use folder::{SentenceFolder, Step, tokenizer_limit};
+use head::{Scorer, Transform};
+use models::Model;
+use tokenizer::FolderEncoder;
+
+use crate::weights::{Weights, load_error};
+
+/// Tokens of a step: enough that the products are at their best, few enough that a new call waits a fraction of a second.
+const STEP_TOKENS: usize = 2048;
+
+/// Tokens that may wait, all calls together.
+const MOST_WAITING_TOKENS: usize = 8 << 20;
+
+/// Calls that may wait unless the options say otherwise.
+const DEFAULT_MAX_WAITING: usize = 1024;
+
+/// Bytes of a step's buffers, by token and by width of the widest layer.
+const BUFFERS_PER_WIDTH: u64 = 5 * 4;
+
+/// Bytes the model will take: its weights as f32, and the buffers of a step.
+///
+/// # Errors
+/// [`EngineError::Load`] when files are missing or `config.json` cannot be read.
+pub(crate) fn estimate(options: &LoadOptions) -> Result<MemoryEstimate, EngineError> {
+    let folder = SentenceFolder::read(&options.path)?;
+    let config = Config::read(&folder.encoder)?;
+    let width = config.optional_size(&["intermediate_size", "n_inner", "hidden_dim"])?.unwrap_or(4096) as u64;
+    let compute_bytes = STEP_TOKENS as u64 * width * BUFFERS_PER_WIDTH;
+    Ok(MemoryEstimate { weight_bytes: Weights::open(&folder.encoder)?.bytes_as_f32(), cache_bytes: 0, compute_bytes })
+}
+
+/// Loads the folder for what the options ask for, or for what it is made for.
+///
+/// # Errors
+/// [`EngineError::Load`] naming the file, and the field or tensor that is wrong.
+pub(crate) fn load(options: &LoadOptions, hardware: &Hardware) -> Result<Engine, EngineError> {
+    if options.embed.precision != Precision::F32 {
+        let reason = "16-bit computation is not there yet; leave the option out".into();
+        return Err(EngineError::Option { option: "precision".into(), reason });
+    }
+    let memory = estimate(options)?;
+    let n_threads = options.threads.unwrap_or(hardware.n_cores).clamp(1, hardware.n_cores.max(1));
+    let reranks = match options.tasks.iter().next() {
+        Some(Task::Rerank) => true,
+        Some(Task::Embed) => false,
+        Some(Task::Text) => return Err(load_error(&options.path, "it does not generate text")),
+        None => Config::read(&options.path)?.architecture().ends_with("ForSequenceClassification"),
+    };
+    let placement = format!("CPU, {n_threads} threads");
+    Ok(match reranks {
+        true => Engine { rerank: Some(load_reranker(options, n_threads)?), placement, memory, ..Engine::default() },
+        false => Engine { embed: Some(load_embedder(options, n_threads)?), placement, memory, ..Engine::default() },
+    })
+}
+
+fn load_embedder(options: &LoadOptions, n_threads: usize) -> Result<EmbedModel, EngineError> {
+    let mut folder = SentenceFolder::read(&options.path)?;
+    if let Some(pooling) = options.embed.pooling {
+        folder.poolings = vec![pooling];
+    }
+    match options.embed.is_normalized {
+        Some(true) if folder.steps.last() != Some(&Step::Normalize) => folder.steps.push(Step::Normalize),
+        Some(false) => folder.steps.retain(|step| *step != Step::Normalize),
+        Some(true) | None => {}
+    }
+    let config = Config::read(&folder.encoder)?;
+    let mut weights = Weights::open(&folder.encoder)?;
+    let Model { encoder, max_tokens, name } = models::build(&config, &mut weights)?;
+    let n = encoder.embeddings.n_embd;
+    let (transforms, n_embd) = head::load_steps(&folder.steps, n * folder.poolings.len())?;
+    let max_tokens = limit(options, folder.max_tokens, max_tokens);
+    let n_vocab = encoder.embeddings.words.len() / n;
+    let tokens = FolderEncoder::read(&folder.encoder, max_tokens, n_vocab, folder.lower_case)?;
+    let info = EmbedInfo {
+        n_embd,
+        dimensions: dimensions(options, &config, n_embd),
+        is_normalized: folder.steps.last() == Some(&Step::Normalize),
+        prompts: folder.prompts,
+        default_prompt: folder.default_prompt,
+        architecture: name.to_owned(),
+    };
+    let threads = threads(&options.path, n_threads)?;
+    let embedder = Embedder { encoder, poolings: folder.poolings, transforms, threads };
+    let thread = BatchThread::start(batch_config(options), move |_| Ok(embedder))?;
+    Ok(EmbedModel { thread, encoder: Arc::new(tokens), info: Arc::new(info) })
+}
+
+fn load_reranker(options: &LoadOptions, n_threads: usize) -> Result<RerankModel, EngineError> {
+    let config = Config::read(&options.path)?;
+    let mut weights = Weights::open(&options.path)?;
+    let Model { encoder, max_tokens, name } = models::build(&config, &mut weights)?;
+    let n = encoder.embeddings.n_embd;
+    let scorer = Scorer::load(&config, &mut weights, n)?;
+    let max_tokens = limit(options, tokenizer_limit(&options.path)?, max_tokens);
+    let n_vocab = encoder.embeddings.words.len() / n;
+    let tokens = FolderEncoder::read(&options.path, max_tokens, n_vocab, false)?;
+    let threads = threads(&options.path, n_threads)?;
+    let reranker = Reranker { encoder, scorer, threads };
+    let thread = BatchThread::start(batch_config(options), move |_| Ok(reranker))?;
+    Ok(RerankModel { thread, encoder: Arc::new(tokens), architecture: name.to_owned() })
+}
+
+/// The longest text: what the folder says, at most what the model was trained for, at most what the options want.
+fn limit(options: &LoadOptions, of_folder: Option<usize>, of_model: usize) -> usize {
+    let limit = of_folder.map_or(of_model, |limit| limit.min(of_model));
+    options.context_size.map_or(limit, |size| size.min(limit))
+}
+
+/// Shorter vectors that may be asked for: those of the YAML, or those that the model's configuration lists.
+fn dimensions(options: &LoadOptions, config: &Config, n_embd: usize) -> Dimensions {
+    let listed = config.value("matryoshka_dimensions").as_array().into_iter().flatten();
+    let listed: Vec<usize> = listed.filter_map(|size| Some(size.as_u64()? as usize)).collect();
+    let sizes = if options.embed.dimensions.is_empty() { listed } else { options.embed.dimensions.clone() };
+    let sizes: Vec<usize> = sizes.into_iter().filter(|size| (1..n_embd).contains(size)).collect();
+    match (sizes.is_empty(), config.model_type()) {
+        (false, _) => Dimensions::Listed(sizes),
+        // Its authors train it for every size.
+        (true, "qwen3") => Dimensions::Any,
+        (true, _) => Dimensions::Whole,
+    }
+}
+
+fn batch_config(options: &LoadOptions) -> BatchConfig {
+    BatchConfig {
+        name: options.name.clone(),
+        unit: "tokens",
+        step_budget: options.batch.unwrap_or(STEP_TOKENS),
+        max_waiting: options.max_waiting.unwrap_or(DEFAULT_MAX_WAITING),
+        max_waiting_cost: MOST_WAITING_TOKENS,
+    }
+}
+
+fn threads(path: &Path, n_threads: usize) -> Result<ThreadPool, EngineError> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).thread_name(|idx| format!("encoder {idx}"));
+    pool.build().map_err(|error| load_error(path, format!("its threads could not be started: {error}")))
+}
+
+/// An error for a step that nobody waits for.
+fn interrupted() -> EngineError {
+    EngineError::Decode { reason: "nobody waits for it any more".into() }
+}
+
+/// Sequences to vectors.
+struct Embedder {
+    encoder: encoder::Encoder,
+    poolings: Vec<Pooling>,
+    transforms: Vec<Transform>,
+    threads: ThreadPool,
+}
+
+impl BatchModel for Embedder {
+    type Request = Sequence;
+    type Response = Vec<f32>;
+
+    fn run(&mut self, batch: &[Sequence], interrupt: &Interrupt<'_>) -> Result<Vec<Vec<f32>>, EngineError> {
+        if interrupt.is_raised() {
+            return Err(interrupted());
+        }
+        let Self { encoder, poolings, transforms, threads } = self;
+        let n = encoder.embeddings.n_embd;
+        let batch: Vec<&Sequence> = batch.iter().collect();
+        let vector = |gemm: &GemmExecutor, hidden: &[f32]| {
+            let pooled = poolings.iter().flat_map(|&pooling| head::pool(pooling, hidden, n)).collect();
+            head::transform(transforms, gemm, pooled)
+        };
+        Ok(threads.install(|| encoder.run(&batch, vector)))
+    }
+}
+
+/// Pairs to scores.
+struct Reranker {
+    encoder: encoder::Encoder,
+    scorer: Scorer,
+    threads: ThreadPool,
+}
+
+impl BatchModel for Reranker {
+    type Request = Sequence;
+    type Response = f32;
+
+    fn run(&mut self, batch: &[Sequence], interrupt: &Interrupt<'_>) -> Result<Vec<f32>, EngineError> {
+        if interrupt.is_raised() {
+            return Err(interrupted());
+        }
+        let Self { encoder, scorer, threads } = self;
+        let n = encoder.embeddings.n_embd;
+        let batch: Vec<&Sequence> = batch.iter().collect();
+        Ok(threads.install(|| encoder.run(&batch, |gemm, hidden| scorer.score(gemm, hidden, n))))
+    }
+}

@@ -1,0 +1,48 @@
+//! Folders with `config.json` and safetensors: which of them are models, and for what.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::Usecase;
+
+/// No configuration of a model is larger.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+
+/// Whether the files are there that a model in a folder needs.
+pub(crate) fn is_model_folder(folder: &Path) -> bool {
+    folder.join("config.json").is_file()
+        && (folder.join("model.safetensors").is_file() || folder.join("model.safetensors.index.json").is_file())
+}
+
+/// Bytes of the weights in a folder.
+pub(crate) fn weight_bytes(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let weights = entries.flatten().filter(|entry| {
+        entry.path().extension().is_some_and(|ending| ending == "safetensors" || ending == "bin" || ending == "onnx")
+    });
+    weights.filter_map(|entry| std::fs::metadata(entry.path()).ok()).map(|metadata| metadata.len()).sum()
+}
+
+/// What a folder without a YAML may be asked for: sentence-transformers' folders are for embeddings, and classifiers
+/// with one class score pairs. Nothing for others, which need a YAML that says what they are for.
+pub(crate) fn usecases(folder: &Path) -> BTreeSet<Usecase> {
+    let Some(config) = read_config(folder) else { return BTreeSet::new() };
+    let architecture = config["architectures"][0].as_str().unwrap_or_default();
+    let n_labels =
+        config["id2label"].as_object().map_or(config["num_labels"].as_u64().unwrap_or(2), |labels| labels.len() as u64);
+    if architecture.ends_with("ForSequenceClassification") && n_labels == 1 {
+        return BTreeSet::from([Usecase::Rerank]);
+    }
+    if folder.join("modules.json").is_file() {
+        return BTreeSet::from([Usecase::Embeddings]);
+    }
+    BTreeSet::new()
+}
+
+fn read_config(folder: &Path) -> Option<serde_json::Value> {
+    let mut text = String::new();
+    File::open(folder.join("config.json")).ok()?.take(MAX_CONFIG_BYTES).read_to_string(&mut text).ok()?;
+    serde_json::from_str(&text).ok()
+}
