@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a build needs and this machine lacks.
 #   setup.sh build   a C++ compiler, make, cmake and libclang, for llama.cpp and its bindings
+#   setup.sh speech  espeak-ng, from which voices have their phonemes
 #   setup.sh fetch   python3 with pip, the fetcher of last resort for models
 # On Debian and Ubuntu with apt-get, as root or through sudo; elsewhere it names what to install and ends with 1.
 set -euo pipefail
@@ -40,6 +41,10 @@ want_fetcher() {
     python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
 }
 
+want_speech() {
+    has espeak-ng || packages+=(espeak-ng)
+}
+
 # Prints the prefix that makes a command run as root, or fails when there is no way to.
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then return 0; fi
@@ -66,7 +71,8 @@ apt_install() {
 case "${1:-}" in
     build) want_build_tools ;;
     fetch) want_fetcher ;;
-    *) die "usage: setup.sh build|fetch" ;;
+    speech) want_speech ;;
+    *) die "usage: setup.sh build|fetch|speech" ;;
 esac
 [ ${#packages[@]} -eq 0 ] && exit 0
 

@@ -58,6 +58,10 @@ pub(crate) enum Command {
     /// Dry runs of tool calls
     #[command(subcommand)]
     Tools(ToolsCommand),
+    /// Write down a recording
+    Transcript(TranscriptArgs),
+    /// Speak a text
+    Tts(TtsArgs),
     /// The processors and GPUs of this machine, with their memory
     Devices(DevicesArgs),
     /// Ask a running server whether it is ready; for health checks, which look at the exit status
@@ -79,7 +83,13 @@ impl Command {
     /// Does it run models, or tell what they would run on?
     pub(crate) fn computes(&self) -> bool {
         match self {
-            Self::Run(_) | Self::Chat(_) | Self::Embed(_) | Self::Rerank(_) | Self::Devices(_) => true,
+            Self::Run(_)
+            | Self::Chat(_)
+            | Self::Embed(_)
+            | Self::Rerank(_)
+            | Self::Transcript(_)
+            | Self::Tts(_)
+            | Self::Devices(_) => true,
             Self::Models(_)
             | Self::Template(_)
             | Self::Grammar(_)
@@ -95,6 +105,7 @@ impl Command {
     pub(crate) fn usual_level(&self) -> LogLevel {
         match self {
             Self::Run(_) => LogLevel::Info,
+            Self::Transcript(_) | Self::Tts(_) => LogLevel::Warn,
             Self::Chat(_)
             | Self::Embed(_)
             | Self::Rerank(_)
@@ -427,6 +438,78 @@ pub(crate) struct ParseArgs {
     pub(crate) jsonl: bool,
     #[command(flatten)]
     pub(crate) folder: FolderArgs,
+}
+
+/// Arguments of `ingle transcript`.
+#[derive(Debug, Args)]
+pub(crate) struct TranscriptArgs {
+    /// The recording: wav, mp3, flac, ogg, opus, m4a, webm; - is stdin
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The model [default: the first one that hears]
+    #[arg(short, long, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// Language that is spoken, such as en [default: what is heard]
+    #[arg(short, long, value_name = "CODE")]
+    pub(crate) language: Option<String>,
+    /// Write in English whatever is spoken
+    #[arg(short, long)]
+    pub(crate) translate: bool,
+    /// Text that shows names and spelling
+    #[arg(short, long, value_name = "TEXT")]
+    pub(crate) prompt: Option<String>,
+    /// text, srt, vtt, lrc, json or verbose_json
+    #[arg(long, value_name = "FORM", default_value = "text", alias = "format")]
+    pub(crate) response_format: String,
+    /// Tell when each word was said, in verbose_json
+    #[arg(long)]
+    pub(crate) words: bool,
+    /// Beams of the search; more are slower and a little better [default: the model's]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) beam_size: Option<usize>,
+    /// Write JSON over several lines
+    #[arg(long)]
+    pub(crate) pretty_print: bool,
+    /// LocalAI's name of what runs the model; the model's file tells here
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(crate) backend: Option<String>,
+    #[command(flatten)]
+    pub(crate) folder: FolderArgs,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+}
+
+/// Arguments of `ingle tts`.
+#[derive(Debug, Args)]
+pub(crate) struct TtsArgs {
+    /// The text [default: stdin]
+    #[arg(value_name = "TEXT")]
+    pub(crate) text: Vec<String>,
+    /// The model [default: the first one that speaks]
+    #[arg(short, long, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// The speaker, for models that have several
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) voice: Option<String>,
+    /// A voice speaks its own language
+    #[arg(short, long, value_name = "CODE", hide = true)]
+    pub(crate) language: Option<String>,
+    /// 2 is twice as fast
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) speed: Option<f32>,
+    /// The file to write; - is stdout
+    #[arg(short, long, value_name = "FILE", default_value = "speech.wav")]
+    pub(crate) output_file: PathBuf,
+    /// wav, mp3, opus, flac or pcm [default: by the file's ending]
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+    /// LocalAI's name of what runs the model; the model's file tells here
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(crate) backend: Option<String>,
+    #[command(flatten)]
+    pub(crate) folder: FolderArgs,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
 }
 
 /// Arguments of `ingle devices`.

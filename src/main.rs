@@ -40,6 +40,8 @@ fn main() -> ExitCode {
             Err(error) => Err(error),
         },
         Command::Tools(command) => commands::tools::run(command),
+        Command::Transcript(args) => commands::speech::transcript(args),
+        Command::Tts(args) => commands::speech::tts(args),
         Command::Devices(args) => commands::devices::run(args),
         Command::Completion { shell } => output::print(&cli::completion(shell)),
         Command::Compatibility => output::print(&compatibility::page()),

@@ -16,6 +16,8 @@ pub fn backends() -> Vec<Arc<dyn Backend>> {
         Arc::new(ingle_llama::LlamaBackend),
         #[cfg(feature = "candle")]
         Arc::new(ingle_candle::CandleBackend),
+        #[cfg(feature = "candle")]
+        Arc::new(ingle_candle::speech::SpeechBackend),
     ]
 }
 

@@ -16,5 +16,6 @@ mod library;
 mod openai;
 mod packages;
 mod serve;
+mod speech;
 mod support;
 mod tools;

@@ -40,6 +40,22 @@ fn test_model(name: &str) -> Option<PathBuf> {
     None
 }
 
+/// A models folder with links to these test models, when all of them are installed.
+pub(crate) fn test_folder(names: &[&str]) -> Option<tempfile::TempDir> {
+    let installed = std::env::var_os("INGLE_TEST_MODELS").map(PathBuf::from);
+    let cache = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/ingle/test-models"));
+    let installed = installed.or_else(cache)?;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for name in names {
+        let Ok(original) = installed.join(name).canonicalize() else {
+            eprintln!("skipped: {name} is not installed; `make test` does that");
+            return None;
+        };
+        std::os::unix::fs::symlink(original, folder.path().join(name)).expect("a link");
+    }
+    Some(folder)
+}
+
 /// A models folder with the chat model in it, as `small.gguf`.
 pub(crate) fn models_folder(model: &Path) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");

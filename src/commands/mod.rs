@@ -10,6 +10,7 @@ pub(crate) mod models;
 mod progress;
 mod rows;
 pub(crate) mod run;
+pub(crate) mod speech;
 pub(crate) mod template;
 pub(crate) mod tools;
 pub(crate) mod version;

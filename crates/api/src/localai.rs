@@ -276,3 +276,32 @@ pub struct TaskStatus {
     /// What `cost` counts, such as `tokens`.
     pub unit: String,
 }
+
+/// The body of `POST /v1/vad`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct VadRequest {
+    /// Which model listens; absent, the server's first one that does.
+    pub model: Option<String>,
+    /// Samples from -1 to 1, one channel, 16,000 a second.
+    pub audio: Option<Vec<f32>>,
+}
+
+/// The answer of `POST /v1/vad`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct VadResponse {
+    /// Where somebody speaks.
+    pub segments: Vec<VadSegment>,
+}
+
+/// Speech from one second to another.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct VadSegment {
+    /// Seconds.
+    pub start: f64,
+    /// Seconds.
+    pub end: f64,
+}

@@ -1,4 +1,4 @@
-//! Runs models that are not GGUF in Rust: embeddings and rerankers from safetensors.
+//! Runs models that are not GGUF in Rust: embeddings and rerankers from safetensors, speech.
 //!
 //! Weights are read by this crate, tensor by tensor; the forward pass is its own. It holds no policy: what is in memory,
 //! and for whom, is the runtime's business.
@@ -6,6 +6,7 @@
 
 mod backend;
 mod embed;
+pub mod speech;
 mod weights;
 
 pub use backend::CandleBackend;

@@ -52,6 +52,19 @@ pub struct ModelConfig {
     pub limits: Limits,
     /// What a request for embeddings gets when it does not say.
     pub embed: EmbedDefaults,
+    /// What a request that hears or speaks gets when it does not say.
+    pub speech: SpeechDefaults,
+}
+
+/// What a request that hears or speaks gets when it does not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SpeechDefaults {
+    /// Language of what is heard; absent: it is detected.
+    pub language: Option<String>,
+    /// Write in English whatever is heard.
+    pub is_translation: bool,
+    /// The speaker.
+    pub voice: Option<String>,
 }
 
 /// What a request for embeddings gets when it does not say.
@@ -368,6 +381,10 @@ pub struct BackendOptions {
     pub dimensions: Vec<NonZeroU32>,
     /// `precision:bf16`: compute with 16-bit weights.
     pub is_bf16: bool,
+    /// `beam_size`: beams of speech recognition.
+    pub beam_size: Option<NonZeroU32>,
+    /// `compute_type:int8`: speech recognition with 8-bit weights.
+    pub is_int8: bool,
 }
 
 /// How the vectors of a text's tokens become one.
@@ -479,6 +496,7 @@ impl ModelConfig {
             concurrency_groups: Vec::new(),
             limits: Limits::default(),
             embed: EmbedDefaults::default(),
+            speech: SpeechDefaults::default(),
         }
     }
 
@@ -494,6 +512,15 @@ pub const LLAMA_CPP: &str = "llama-cpp";
 
 /// The backend of folders with `config.json` and safetensors.
 pub const CANDLE: &str = "candle";
+
+/// Backends of LocalAI's whose models hear.
+pub const HEARING: [&str; 3] = ["whisper", "faster-whisper", "whisperx"];
+
+/// Backends of LocalAI's whose models speak.
+pub const SPEAKING: [&str; 1] = ["piper"];
+
+/// The backend that hears whether anybody speaks.
+pub const SILERO_VAD: &str = "silero-vad";
 
 #[cfg(test)]
 mod tests;

@@ -15,12 +15,11 @@ pub enum Standing {
     Planned(&'static str),
 }
 
-use crate::config::{CANDLE, LLAMA_CPP};
+use crate::config::{CANDLE, HEARING, LLAMA_CPP, SILERO_VAD, SPEAKING};
 use Standing::{NoEffect, Planned, Refused, Works};
 
 const IMAGES: &str = "image generation";
 const VISION: &str = "vision";
-const SPEECH: &str = "speech";
 const DRAFT: &str = "speculative decoding";
 const PYTHON: &str = "it is for LocalAI's Python backends";
 const AGENTS: &str = "Ingle runs no agents; use an agent framework as a client";
@@ -57,7 +56,10 @@ pub const MODEL_KEYS: &[(&str, Standing)] = &[
     ("known_input_modalities", Works),
     ("known_output_modalities", Works),
     ("pipeline", NoEffect("there are no realtime voice pipelines")),
-    ("tts", Planned(SPEECH)),
+    ("tts", Works),
+    ("tts.voice", Works),
+    ("tts.audio_path", NoEffect("voices are files of their own: parameters.model")),
+    ("tts.voice_cloning", NoEffect("no voice here copies another")),
     ("diffusers", Planned(IMAGES)),
     ("cuda", NoEffect(PYTHON)),
     ("step", Planned(IMAGES)),
@@ -139,8 +141,8 @@ pub const MODEL_KEYS: &[(&str, Standing)] = &[
     ("engine_args", NoEffect(VLLM)),
     ("parameters", Works),
     ("parameters.model", Works),
-    ("parameters.language", Planned(SPEECH)),
-    ("parameters.translate", Planned(SPEECH)),
+    ("parameters.language", Works),
+    ("parameters.translate", Works),
     ("parameters.n", Works),
     ("parameters.top_p", Works),
     ("parameters.top_k", Works),
@@ -170,7 +172,7 @@ pub const MODEL_KEYS: &[(&str, Standing)] = &[
     ("parameters.encoding_format", Works),
     ("parameters.pooling", Works),
     ("parameters.pooling_half_life_tokens", Works),
-    ("parameters.voice", Planned(SPEECH)),
+    ("parameters.voice", Works),
     ("template", Works),
     ("template.chat", Works),
     ("template.chat_message", Works),
@@ -279,6 +281,9 @@ pub const ENCODER_OPTIONS: &[(&str, Standing)] = &[
     ("precision", Refused("16-bit computation is not there yet; leave it out")),
 ];
 
+/// Every `options:` string of models that hear.
+pub const HEARING_OPTIONS: &[(&str, Standing)] = &[("beam_size", Works), ("compute_type", Works)];
+
 pub(crate) const ONE_PROCESS: &str = "a model runs in one process; remove the option, or use a smaller model";
 
 /// A key of a configuration that does not do what its author may expect.
@@ -328,6 +333,8 @@ pub(crate) fn options_of(backend: &str) -> Option<&'static [(&'static str, Stand
     match backend {
         LLAMA_CPP => Some(LLAMA_OPTIONS),
         CANDLE | "transformers" | "rerankers" => Some(ENCODER_OPTIONS),
+        name if HEARING.contains(&name) => Some(HEARING_OPTIONS),
+        name if SPEAKING.contains(&name) || name == SILERO_VAD => Some(&[]),
         _ => None,
     }
 }

@@ -34,9 +34,9 @@ mod yaml;
 
 pub use config::{
     Availability, BackendOptions, CANDLE, ContextSize, DownloadFile, EmbedDefaults, FlashAttention, FunctionConfig,
-    GpuLayers, LLAMA_CPP, Limits, LoadConfig, Mirostat, MirostatVersion, Modalities, ModelConfig, OutputConfig,
-    ReasoningConfig, RequestDefaults, Residency, RopeScaling, SplitMode, TemplateConfig, TokenCount, TokenPooling,
-    VectorEncoding, WindowPooling, Yarn,
+    GpuLayers, HEARING, LLAMA_CPP, Limits, LoadConfig, Mirostat, MirostatVersion, Modalities, ModelConfig,
+    OutputConfig, ReasoningConfig, RequestDefaults, Residency, RopeScaling, SILERO_VAD, SPEAKING, SpeechDefaults,
+    SplitMode, TemplateConfig, TokenCount, TokenPooling, VectorEncoding, WindowPooling, Yarn,
 };
 pub use error::{Attempt, CatalogError, Retry, meant};
 #[cfg(feature = "download")]

@@ -78,6 +78,8 @@ pub struct ModelYaml {
     pub embeddings: Option<Flag>,
     /// Rerank pooling.
     pub reranking: Option<Flag>,
+    /// Speech.
+    pub tts: Option<TtsYaml>,
     /// Vision projector file.
     pub mmproj: Option<Text>,
     /// Draft model file.
@@ -222,6 +224,20 @@ pub struct ParametersYaml {
     pub pooling: Option<Text>,
     /// Tokens over which a piece's weight halves.
     pub pooling_half_life_tokens: Option<Whole>,
+    /// Language of speech.
+    pub language: Option<Text>,
+    /// Write speech in English.
+    pub translate: Option<Flag>,
+    /// The speaker.
+    pub voice: Option<Text>,
+}
+
+/// The `tts:` mapping.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct TtsYaml {
+    /// The speaker.
+    pub voice: Option<Text>,
 }
 
 /// The `template:` mapping; the texts are kept as they are.

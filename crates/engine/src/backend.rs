@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use crate::{BatchHandle, EmbedModel, EngineError, Hardware, Health, RerankModel, TextModel};
+use crate::{
+    BatchHandle, EmbedModel, EngineError, Hardware, Health, RerankModel, SpeakModel, TextModel, TranscribeModel,
+    VoiceModel,
+};
 
 /// How many layers go to a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -160,6 +163,15 @@ pub struct EmbedOptions {
     pub precision: Precision,
 }
 
+/// What concerns models that hear and speak.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpeechOptions {
+    /// Beams of the search where a request does not say; absent: one, the likeliest words.
+    pub n_beams: Option<usize>,
+    /// Compute with 8-bit weights and products.
+    pub is_int8: bool,
+}
+
 /// What to load and how; every `None` is the backend's own choice.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LoadOptions {
@@ -225,6 +237,8 @@ pub struct LoadOptions {
     pub tasks: BTreeSet<Task>,
     /// What concerns embeddings and reranking.
     pub embed: EmbedOptions,
+    /// What concerns models that hear and speak.
+    pub speech: SpeechOptions,
 }
 
 /// Memory a model will take, in bytes.
@@ -287,6 +301,12 @@ pub struct Engine {
     pub embed: Option<EmbedModel>,
     /// Scores documents by a query.
     pub rerank: Option<RerankModel>,
+    /// Writes down what it hears.
+    pub transcribe: Option<TranscribeModel>,
+    /// Hears whether anybody speaks.
+    pub voice: Option<VoiceModel>,
+    /// Speaks.
+    pub speak: Option<SpeakModel>,
     /// The devices it runs on, for logs and reports, such as `CUDA0 (25/25 layers)` or `CPU`.
     pub placement: String,
     /// What it really takes, where the backend can tell.
@@ -298,7 +318,10 @@ impl Engine {
     pub fn batched(&self) -> Vec<(&'static str, &dyn BatchHandle)> {
         let embed = self.embed.as_ref().map(|model| ("embed", &model.thread as &dyn BatchHandle));
         let rerank = self.rerank.as_ref().map(|model| ("rerank", &model.thread as &dyn BatchHandle));
-        embed.into_iter().chain(rerank).collect()
+        let transcribe = self.transcribe.as_ref().map(|model| ("transcribe", &model.thread as &dyn BatchHandle));
+        let voice = self.voice.as_ref().map(|model| ("vad", &model.thread as &dyn BatchHandle));
+        let speak = self.speak.as_ref().map(|model| ("speak", &model.thread as &dyn BatchHandle));
+        embed.into_iter().chain(rerank).chain(transcribe).chain(voice).chain(speak).collect()
     }
 
     /// Is every part of it alive?

@@ -110,6 +110,12 @@ pub enum EngineError {
         /// What is wrong and what to change.
         reason: String,
     },
+    /// A sentence that a voice cannot speak, or not on this machine.
+    #[error("{reason}")]
+    Speak {
+        /// What is wrong and what to change.
+        reason: String,
+    },
     /// One step of the model failed; other requests may still work.
     #[error("the model failed to decode a batch: {reason}")]
     Decode {

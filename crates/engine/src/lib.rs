@@ -15,15 +15,17 @@ mod error;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod hardware;
+mod languages;
 pub mod sampling;
 pub mod scheduler;
 mod segment;
+mod speech;
 mod text;
 mod token;
 
 pub use backend::{
     Backend, CacheType, ContextOverflow, EmbedOptions, Engine, FlashAttention, GpuLayers, LoadOptions, Lora,
-    MemoryEstimate, Pooling, Precision, RopeScaling, SplitMode, Task, Yarn,
+    MemoryEstimate, Pooling, Precision, RopeScaling, SpeechOptions, SplitMode, Task, Yarn,
 };
 pub use batch::{Answered, BatchConfig, BatchHandle, BatchModel, BatchStats, BatchThread, Cost, Interrupt, Pending};
 pub use constraint::{Allowed, Constraint, ConstraintError, ConstraintHandle, TokenMask};
@@ -31,7 +33,12 @@ pub use decoder::{BatchToken, CacheRefused, DecodeError, Decoder, DecoderLimits,
 pub use encoder::{Dimensions, EmbedInfo, EmbedModel, Encoded, RerankModel, Sequence, TextEncoder};
 pub use error::EngineError;
 pub use hardware::{Device, DeviceKind, DeviceLoad, Hardware};
+pub use languages::{LANGUAGES, find_language, has_spaces};
 pub use segment::{Segment, SpecialTokens};
+pub use speech::{
+    HEARING_RATE, HeardSegment, HeardWindow, HeardWord, HearingInfo, HearingOptions, HearingTask, HearingWindow,
+    SpeakInfo, SpeakModel, SpokenText, TranscribeModel, VoiceActivity, VoiceChunk, VoiceInfo, VoiceModel,
+};
 pub use text::{
     AnswerToken, BlockingGeneration, Completion, ControlTokens, EndOfGeneration, FaultReporter, FinishReason,
     Generation, GenerationEvent, GenerationRequest, Health, Piece, PrefixReuse, TextConfig, TextModel, TextStats,

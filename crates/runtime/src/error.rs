@@ -86,6 +86,9 @@ pub enum RuntimeError {
         /// The model.
         model: String,
     },
+    /// A recording that cannot be heard.
+    #[error(transparent)]
+    Media(#[from] crate::media::MediaError),
     /// A number in the call that makes no sense.
     #[error("{parameter} is {value}; use {permitted}")]
     InvalidParameter {
@@ -112,7 +115,12 @@ fn advice(backend: &str) -> &'static str {
              hf://owner/name-GGUF`; embeddings and rerankers are `backend: transformers` and a folder with safetensors"
         }
         "stablediffusion-ggml" | "diffusers" => ": image generation is not there yet",
-        "whisper" | "faster-whisper" | "whisperx" | "piper" | "kokoro" | "silero-vad" => ": speech is not there yet",
+        "kokoro" | "kokoros" | "coqui" | "bark" | "chatterbox" | "kitten-tts" => {
+            ": voices are Piper's (`backend: piper`, an .onnx file with its .onnx.json beside it)"
+        }
+        "moonshine" | "nemo" | "parakeet-cpp" | "qwen-asr" | "voxtral" => {
+            ": speech is written down by Whisper (`backend: whisper`)"
+        }
         _ => "",
     }
 }

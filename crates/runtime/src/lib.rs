@@ -14,15 +14,20 @@ mod error;
 mod grammar;
 pub mod hardware;
 mod manager;
+pub mod media;
 mod options;
 mod prompter;
 mod rerank;
 mod residency;
 mod runtime;
+mod speak;
 mod status;
+mod subtitles;
 #[cfg(test)]
 mod tests;
 mod tools;
+mod transcribe;
+mod voice;
 
 pub use answer::{ChatCompletion, ChatEvent, ChatStream, TextStream};
 pub use chat::ChatCall;
@@ -35,14 +40,18 @@ pub use options::{AnswerOptions, LoadDefaults, SamplingOverrides, TokenWindow};
 pub use rerank::{Ranked, Ranking, RerankCall};
 pub use residency::ResidencyOptions;
 pub use runtime::{Runtime, RuntimeConfig};
+pub use speak::{SpeakCall, Speech};
 pub use status::{BatchedTask, LoadedModel, ModelState, Readiness};
+pub use subtitles::TranscriptForm;
 pub use tools::{ToolCallCount, ToolChoice, ToolUse};
+pub use transcribe::{TranscribeCall, Transcription};
+pub use voice::{VoiceCall, VoiceSegment};
 
 pub use ingle_catalog as catalog;
 pub use ingle_engine::{
     Allowed, AnswerToken, Backend, BatchStats, Completion, ContextOverflow, EngineError, FinishReason, GenerationEvent,
-    GpuLayers, Hardware, Health, Piece, PrefixReuse, Segment, Surround, TextStats, Timings, TokenId, TokenKind, Usage,
-    sampling,
+    GpuLayers, Hardware, Health, HeardSegment, HeardWord, HearingTask, Piece, PrefixReuse, Segment, Surround,
+    TextStats, Timings, TokenId, TokenKind, Usage, sampling,
 };
 pub use ingle_grammar::{
     Compiled, Environment as GrammarEnvironment, GrammarCache, GrammarError, GrammarSource, Strictness, TextMatch,

@@ -6,7 +6,7 @@ use ingle_catalog::{BackendOptions, ModelConfig, TokenCount, TokenPooling, Useca
 use ingle_engine::sampling::{self, Dry, DryBreakers, Mirostat, SamplerKind, SamplingParams, Xtc};
 use ingle_engine::{
     CacheType, ContextOverflow, EmbedOptions, EngineError, FlashAttention, GpuLayers, LoadOptions, Lora, Pooling,
-    Precision, PrefixReuse, RopeScaling, Segment, SplitMode, Surround, Task, TokenId, Tokenizer, Yarn,
+    Precision, PrefixReuse, RopeScaling, Segment, SpeechOptions, SplitMode, Surround, Task, TokenId, Tokenizer, Yarn,
 };
 
 use ingle_grammar::GrammarSource;
@@ -302,6 +302,7 @@ pub(crate) fn load_options(
         overflow,
         tasks: tasks(config),
         embed: embed_options(&load.options),
+        speech: speech_options(config),
     })
 }
 
@@ -319,6 +320,13 @@ fn n_cells(size: ingle_catalog::ContextSize) -> usize {
         // More than any model has: the backend cuts it down to what this one was trained with.
         ingle_catalog::ContextSize::Trained => usize::MAX,
     }
+}
+
+/// LocalAI's faster-whisper searches with five beams.
+fn speech_options(config: &ModelConfig) -> SpeechOptions {
+    let usual = matches!(config.backend.as_deref(), Some("faster-whisper" | "whisperx")).then_some(5);
+    let options = &config.load.options;
+    SpeechOptions { n_beams: options.beam_size.map(|n| n.get() as usize).or(usual), is_int8: options.is_int8 }
 }
 
 /// What the configuration wants the model for; nothing is "what it is made for".

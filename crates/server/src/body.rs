@@ -4,8 +4,8 @@ use axum::extract::{FromRequest, Query, Request};
 use axum::http::{HeaderMap, Uri, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use ingle_api::localai::{DetokenizeRequest, ModelRequest, TokenizeRequest};
-use ingle_api::openai::{ChatRequest, CompletionRequest, EditRequest, EmbeddingRequest};
+use ingle_api::localai::{DetokenizeRequest, ModelRequest, TokenizeRequest, VadRequest};
+use ingle_api::openai::{ChatRequest, CompletionRequest, EditRequest, EmbeddingRequest, SpeechRequest};
 use ingle_api::rerank::RerankRequest;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -62,6 +62,8 @@ names_model!(
     EditRequest,
     EmbeddingRequest,
     RerankRequest,
+    SpeechRequest,
+    VadRequest,
     TokenizeRequest,
     DetokenizeRequest,
     ModelRequest

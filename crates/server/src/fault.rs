@@ -40,6 +40,9 @@ impl From<RuntimeError> for ApiError {
                 tracing::error!(error = message, "an answer failed");
                 Self::internal(message)
             }
+            RuntimeError::Media(_) => {
+                Self { param: Some("file".into()), ..Self::bad_request("invalid_audio", message) }
+            }
             RuntimeError::Grammar(error) => of_grammar(&error, message),
             RuntimeError::InvalidParameter { parameter, .. } => Self::invalid_value(parameter, message),
         }
@@ -104,6 +107,7 @@ fn of_engine(error: EngineError, message: String) -> ApiError {
         EngineError::Option { option, .. } => ApiError::invalid_value(option, message),
         // The same request would meet the same limit again: nothing to retry.
         EngineError::Constraint(_) => ApiError::bad_request("invalid_grammar", message),
+        EngineError::Speak { .. } => ApiError::bad_request("cannot_be_spoken", message),
         EngineError::Decode { .. } => {
             tracing::error!(error = message, "an answer failed");
             ApiError::internal(message)

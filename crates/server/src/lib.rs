@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod aside;
+mod audio;
 mod backend;
 mod body;
 mod docs;

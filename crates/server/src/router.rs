@@ -41,7 +41,9 @@ pub fn router(state: ServerState) -> Router {
         let is_worth_it = SizeAbove::new(u64::from(least_bytes))
             .and(NotForContentType::SSE)
             .and(NotForContentType::const_new("application/x-ndjson"))
-            .and(NotForContentType::IMAGES);
+            .and(NotForContentType::IMAGES)
+            // Sound is compressed by itself, or sent while it is made.
+            .and(NotForContentType::const_new("audio/"));
         router = router.layer(CompressionLayer::new().compress_when(is_worth_it));
     }
     if let Some(cors) = cors(&options.cors) {

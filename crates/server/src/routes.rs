@@ -3,18 +3,19 @@ use axum::Router;
 use axum::routing::{MethodRouter, get, post};
 use ingle_api::localai::{
     Alias, BackendStatus, CapabilitiesList, DetokenizeRequest, DetokenizeResponse, GalleryInfo, JobStarted, Message,
-    ModelRequest, ModelsLoaded, NotReady, OfferedModel, System, TokenizeRequest, TokenizeResponse, Version,
+    ModelRequest, ModelsLoaded, NotReady, OfferedModel, System, TokenizeRequest, TokenizeResponse, VadRequest,
+    VadResponse, Version,
 };
 use ingle_api::openai::{
     ChatCompletion, ChatRequest, Completion, CompletionRequest, EditRequest, EmbeddingList, EmbeddingRequest, Model,
-    ModelList,
+    ModelList, SpeechRequest, TextToSpeechRequest, Transcript,
 };
 use ingle_api::rerank::{RerankRequest, RerankResponse};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::error::ApiError;
 use crate::state::ServerState;
-use crate::{backend, docs, gallery, localai, openai, rerank};
+use crate::{audio, backend, docs, gallery, localai, openai, rerank};
 
 /// Makes the schema of a type.
 pub(crate) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
@@ -66,6 +67,7 @@ fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
 pub(crate) fn routes() -> Vec<Route> {
     let mut routes = text_routes();
     routes.extend(encoder_routes());
+    routes.extend(audio_routes());
     routes.extend(model_routes());
     routes.extend(gallery_routes());
     routes.extend(planned_routes());
@@ -243,6 +245,57 @@ fn model_routes() -> Vec<Route> {
     ]
 }
 
+fn audio_routes() -> Vec<Route> {
+    let heard = |path, aliases, summary, handler| Route {
+        path,
+        aliases,
+        verb: Verb::Post,
+        summary,
+        request: None,
+        example: None,
+        answer: Answer::JsonOrEvents(schema::<Transcript>),
+        handler,
+    };
+    let spoken = Answer::Text("audio/wav");
+    vec![
+        heard(
+            "/v1/audio/transcriptions",
+            &["/audio/transcriptions"],
+            "Writes down the recording in the form field `file`",
+            post(audio::transcriptions),
+        ),
+        heard(
+            "/v1/audio/translations",
+            &["/audio/translations"],
+            "Writes down the recording in the form field `file`, in English",
+            post(audio::translations),
+        ),
+        Route {
+            request: Some(schema::<SpeechRequest>),
+            example: Some(r#"{"input": "Hello!"}"#),
+            answer: spoken,
+            ..heard("/v1/audio/speech", &["/audio/speech", "/tts"], "Speaks a text", post(audio::speech))
+        },
+        Route {
+            request: Some(schema::<TextToSpeechRequest>),
+            example: Some(r#"{"text": "Hello!"}"#),
+            answer: spoken,
+            ..heard(
+                "/v1/text-to-speech/{voice}",
+                &[],
+                "Speaks a text, as ElevenLabs has it",
+                post(audio::text_to_speech),
+            )
+        },
+        Route {
+            request: Some(schema::<VadRequest>),
+            example: Some(r#"{"audio": [0.0, 0.1, 0.0]}"#),
+            answer: Answer::Json(schema::<VadResponse>),
+            ..heard("/v1/vad", &["/vad"], "Finds speech in samples at 16 kHz", post(audio::vad))
+        },
+    ]
+}
+
 /// Routes that are there only where the server installs models.
 fn gallery_routes() -> Vec<Route> {
     let write = |path, summary, example, handler| Route {
@@ -309,18 +362,12 @@ fn planned_routes() -> Vec<Route> {
         handler: post(move |uri: axum::http::Uri| async move { ApiError::not_implemented(uri.path(), what) }),
     };
     const IMAGES: &str = "image generation";
-    const SPEECH: &str = "speech";
     vec![
         planned("/v1/images/generations", &["/images/generations"], IMAGES),
         planned("/v1/images/inpainting", &["/images/inpainting"], IMAGES),
         planned("/v1/images/upscale", &["/images/upscale"], IMAGES),
         planned("/v1/images/edits", &["/images/edits"], IMAGES),
         planned("/v1/images/variations", &["/images/variations"], IMAGES),
-        planned("/v1/audio/transcriptions", &["/audio/transcriptions"], SPEECH),
-        planned("/v1/audio/translations", &["/audio/translations"], SPEECH),
-        planned("/v1/audio/speech", &["/audio/speech", "/tts"], SPEECH),
-        planned("/v1/text-to-speech/{voice}", &[], SPEECH),
-        planned("/v1/vad", &["/vad"], SPEECH),
     ]
 }
 

@@ -1,4 +1,5 @@
 //! The OpenAI dialect, with the extensions that LocalAI and llama.cpp clients send.
+mod audio;
 mod chat;
 mod choice;
 mod completion;
@@ -11,6 +12,10 @@ mod request;
 mod response;
 mod usage;
 
+pub use audio::{
+    SpeechEvent, SpeechRequest, SpeechUsage, TextToSpeechRequest, Transcript, TranscriptEvent, TranscriptSegment,
+    TranscriptWord, Voice,
+};
 pub use chat::{ChatMessage, FunctionCall, FunctionDefinition, Role, Tool, ToolCall};
 pub use choice::{FunctionCallChoice, ResponseFormat, ToolChoice};
 pub use completion::{Completion, CompletionChoice, CompletionChunk, CompletionChunkChoice, Prompt};

@@ -1,9 +1,9 @@
 //! From what the YAML says to what it means.
 
 use super::{
-    Availability, BackendOptions, ContextSize, FlashAttention, FunctionConfig, GpuLayers, LLAMA_CPP, LoadConfig,
-    Mirostat, MirostatVersion, ModelConfig, OutputConfig, RequestDefaults, Residency, SplitMode, TemplateConfig,
-    TokenCount,
+    Availability, BackendOptions, ContextSize, FlashAttention, FunctionConfig, GpuLayers, HEARING, LLAMA_CPP,
+    LoadConfig, Mirostat, MirostatVersion, ModelConfig, OutputConfig, RequestDefaults, Residency, SILERO_VAD, SPEAKING,
+    SplitMode, TemplateConfig, TokenCount,
 };
 use crate::model_yaml::{
     Flag, FunctionYaml, ModelYaml, ParametersYaml, Real, ReplacementYaml, TemplateYaml, Text, Whole, read_flag,
@@ -61,6 +61,7 @@ impl ModelConfig {
             concurrency_groups: texts(&yaml.concurrency_groups),
             limits: more::limits(&yaml)?,
             embed: more::embed(&parameters)?,
+            speech: more::speech(&yaml, &parameters),
             description: text(yaml.description),
             usage: text(yaml.usage),
             name,
@@ -150,7 +151,18 @@ fn usecases(yaml: &ModelYaml, backend: Option<&str>) -> Resolved<BTreeSet<Usecas
     if matches!(backend, None | Some(LLAMA_CPP)) {
         found.insert(Usecase::Tokenize);
     }
+    found.extend(speech_usecase(backend));
     Ok(found)
+}
+
+/// What the models of a speech backend do.
+fn speech_usecase(backend: Option<&str>) -> Option<Usecase> {
+    match backend? {
+        name if HEARING.contains(&name) => Some(Usecase::Transcript),
+        name if SPEAKING.contains(&name) => Some(Usecase::Tts),
+        SILERO_VAD => Some(Usecase::Vad),
+        _ => None,
+    }
 }
 
 fn request_defaults(yaml: &ModelYaml, from: &ParametersYaml) -> Resolved<RequestDefaults> {
@@ -309,6 +321,8 @@ fn backend_options(written: &[String]) -> Resolved<BackendOptions> {
             "embd_normalize" => options.is_normalized = Some(more::normalizes(line, value)?),
             "dimensions" => options.dimensions = more::dimensions(line, value)?,
             "precision" => options.is_bf16 = more::is_bf16(line, value)?,
+            "beam_size" => options.beam_size = option_count(line, value)?,
+            "compute_type" => options.is_int8 = more::is_int8(line, value)?,
             // What else there may be is a warning; see `keys`.
             _ => {}
         }

@@ -132,7 +132,7 @@ fn telling(key: &str) -> (&'static str, &'static str) {
         "reasoning.disable" | "reasoning.strip_reasoning_only" | "disabled" | "pinned" | "mmlock" => ("true", ""),
         "no_kv_offloading" | "function.grammar.disable" | "function.grammar.parallel_calls" => ("true", ""),
         "mmap" | "template.use_tokenizer_template" | "template.reply_prefix" => ("true", ""),
-        "parameters.echo" | "parameters.ignore_eos" => ("true", ""),
+        "parameters.echo" | "parameters.ignore_eos" | "parameters.translate" => ("true", ""),
         "roles" | "chat_template_kwargs" | "parameters.logit_bias" => ("{'7': 1}", ""),
         "reasoning.tag_pairs" => ("[{start: a, end: b}]", ""),
         "download_files" => ("[{filename: a, uri: 'https://h/a'}]", ""),

@@ -7,7 +7,7 @@ fn example(key: &str) -> String {
     let value = match key {
         "roles" | "chat_template_kwargs" | "parameters.logit_bias" => "{a: 1}",
         "reasoning" => "{disable: true}",
-        "parameters" | "template" | "function" | "function.grammar" => "{}",
+        "tts" | "parameters" | "template" | "function" | "function.grammar" => "{}",
         "limits" => "{max_concurrent: 1}",
         "reasoning.tag_pairs" => "[{start: a, end: b}]",
         "download_files" => "[{filename: a, uri: 'https://h/a'}]",
@@ -49,7 +49,7 @@ fn the_table_and_the_types_agree() {
 
 #[test]
 fn keys_are_listed_once() {
-    for table in [MODEL_KEYS, LLAMA_OPTIONS, ENCODER_OPTIONS] {
+    for table in [MODEL_KEYS, LLAMA_OPTIONS, ENCODER_OPTIONS, HEARING_OPTIONS] {
         for (idx, (key, _)) in table.iter().enumerate() {
             assert!(table[..idx].iter().all(|(other, _)| other != key), "{key}");
         }

@@ -10,10 +10,10 @@ use crate::Usecase;
 /// No configuration of a model is larger.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
-/// Whether the files are there that a model in a folder needs.
+/// Whether the files are there that a model in a folder needs: safetensors, or CTranslate2's `model.bin`.
 pub(crate) fn is_model_folder(folder: &Path) -> bool {
-    folder.join("config.json").is_file()
-        && (folder.join("model.safetensors").is_file() || folder.join("model.safetensors.index.json").is_file())
+    const WEIGHTS: [&str; 3] = ["model.safetensors", "model.safetensors.index.json", "model.bin"];
+    folder.join("config.json").is_file() && WEIGHTS.iter().any(|name| folder.join(name).is_file())
 }
 
 /// Bytes of the weights in a folder.

@@ -395,6 +395,7 @@ impl Backend for FakeBackend {
             rerank: does(Task::Rerank).then(|| rerank_model(options, max_waiting)).transpose()?,
             placement: "arithmetic".into(),
             memory,
+            ..Engine::default()
         })
     }
 }

@@ -6,7 +6,9 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use ingle_catalog::ModelConfig;
-use ingle_engine::{EmbedModel, Engine, Health, LoadOptions, RerankModel, TextModel};
+use ingle_engine::{
+    EmbedModel, Engine, Health, LoadOptions, RerankModel, SpeakModel, TextModel, TranscribeModel, VoiceModel,
+};
 use ingle_grammar::{GrammarCache, GrammarError};
 
 use super::lock;
@@ -49,7 +51,11 @@ impl Origin {
         };
         // A folder's own time does not change when a file in it is written again.
         let weights = options.path.join("model.safetensors");
-        let of_model = if options.path.is_dir() { stamp(&weights) } else { stamp(&options.path) };
+        let of_model = if options.path.is_dir() {
+            stamp(&weights).or_else(|| stamp(&options.path.join("model.bin")))
+        } else {
+            stamp(&options.path)
+        };
         let adapters = options.loras.iter().map(|lora| stamp(&lora.path)).collect();
         Self { stamp: of_model, adapters, options }
     }
@@ -180,6 +186,30 @@ impl Lease {
         self.engine().rerank.as_ref().ok_or_else(|| self.incapable("rerank; its YAML may say `reranking: true`"))
     }
 
+    /// The handle of a model that writes down what it hears.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Incapable`] when the model hears nothing.
+    pub fn transcribe(&self) -> Result<&TranscribeModel, RuntimeError> {
+        self.engine().transcribe.as_ref().ok_or_else(|| self.incapable("write down speech"))
+    }
+
+    /// The handle of a voice activity detector.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Incapable`] when the model is none.
+    pub fn voice(&self) -> Result<&VoiceModel, RuntimeError> {
+        self.engine().voice.as_ref().ok_or_else(|| self.incapable("find speech in sound"))
+    }
+
+    /// The handle of a voice.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Incapable`] when the model does not speak.
+    pub fn speak(&self) -> Result<&SpeakModel, RuntimeError> {
+        self.engine().speak.as_ref().ok_or_else(|| self.incapable("speak"))
+    }
+
     /// The text handle.
     ///
     /// # Errors
@@ -188,7 +218,7 @@ impl Lease {
         self.engine().text.as_ref().ok_or_else(|| self.incapable("generate text"))
     }
 
-    fn incapable(&self, capability: &'static str) -> RuntimeError {
+    pub(crate) fn incapable(&self, capability: &'static str) -> RuntimeError {
         RuntimeError::Incapable { model: self.model().to_owned(), capability }
     }
 }

@@ -117,7 +117,7 @@ async fn installations_are_jobs() {
 #[tokio::test]
 async fn engines_that_are_not_there_say_so() {
     let server = Setup::default().build();
-    for path in ["/v1/images/generations", "/images/inpainting", "/v1/audio/speech", "/tts"] {
+    for path in ["/v1/images/generations", "/images/inpainting", "/v1/images/edits"] {
         let answered = server.post(path, "{}").await;
         assert_eq!(
             (answered.status.as_u16(), answered.json()["error"]["code"].as_str()),

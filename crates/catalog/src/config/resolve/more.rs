@@ -2,8 +2,8 @@
 
 use super::{BadValue, Resolved, bad, inner_file, on, positive, real, text, texts};
 use crate::config::{
-    DownloadFile, EmbedDefaults, Limits, Modalities, ReasoningConfig, RopeScaling, TokenPooling, VectorEncoding,
-    WindowPooling, Yarn,
+    DownloadFile, EmbedDefaults, Limits, Modalities, ReasoningConfig, RopeScaling, SpeechDefaults, TokenPooling,
+    VectorEncoding, WindowPooling, Yarn,
 };
 use crate::model_yaml::{DownloadYaml, ModelYaml, ParametersYaml, Real};
 use crate::names;
@@ -180,4 +180,22 @@ fn is_override(line: &str) -> bool {
         _ => false,
     };
     fits && !key.is_empty() && key.len() < 128
+}
+
+pub(super) fn speech(yaml: &ModelYaml, from: &ParametersYaml) -> SpeechDefaults {
+    let own_voice = yaml.tts.as_ref().and_then(|tts| text(tts.voice.clone()));
+    SpeechDefaults {
+        language: text(from.language.clone()),
+        is_translation: on(from.translate),
+        voice: text(from.voice.clone()).or(own_voice),
+    }
+}
+
+/// Words of CTranslate2.
+pub(super) fn is_int8(line: &str, value: Option<&str>) -> Resolved<bool> {
+    match value {
+        Some("int8" | "int8_float32" | "int8_float16" | "int8_bfloat16") => Ok(true),
+        Some("default" | "auto" | "float32" | "float16" | "bfloat16") => Ok(false),
+        _ => bad("options", format!("{line:?} should be one of int8, float32, default")),
+    }
 }

@@ -1,0 +1,235 @@
+//! Loading: from options to running models that hear and speak.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use candle_core::Device;
+use ingle_engine::{
+    Backend, BatchConfig, BatchModel, BatchThread, Engine, EngineError, Hardware, HeardWindow, HearingInfo,
+    HearingWindow, Interrupt, LoadOptions, MemoryEstimate, SpeakInfo, SpeakModel, SpokenText, TranscribeModel,
+    VoiceActivity, VoiceChunk, VoiceInfo, VoiceModel,
+};
+
+use super::Precision;
+use super::piper::{PiperError, Voice};
+use super::vad::{FRAME_LEN, Vad};
+use super::whisper::{Dims, ModelFiles, Placement, WINDOW_LEN, Whisper};
+
+/// Calls that may wait unless the options say otherwise.
+const DEFAULT_MAX_WAITING: usize = 256;
+/// Windows of several clients that are written down together.
+const WINDOWS_AT_ONCE: usize = 8;
+/// How often a step looks whether anybody still waits for it.
+const INTERRUPT_INTERVAL: Duration = Duration::from_millis(20);
+/// Sound that may wait for a voice activity detector, in seconds: an hour.
+const MAX_WAITING_SECS: usize = 3600;
+/// Bytes of text that may wait for a voice.
+const MAX_WAITING_BYTES: usize = 1 << 20;
+
+/// Loads Whisper models, Piper voices and Silero's voice activity detector; the files tell which.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SpeechBackend;
+
+enum Kind {
+    Whisper,
+    Piper,
+    Vad,
+}
+
+fn kind(path: &Path) -> Kind {
+    let is_onnx = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx"));
+    let mut settings = path.as_os_str().to_owned();
+    settings.push(".json");
+    match is_onnx {
+        false => Kind::Whisper,
+        true if PathBuf::from(settings).is_file() => Kind::Piper,
+        // A voice without its settings is told so by its loader; the detector is known by its name.
+        true if path.file_name().is_some_and(|name| name.to_string_lossy().contains("vad")) => Kind::Vad,
+        true => Kind::Piper,
+    }
+}
+
+impl Backend for SpeechBackend {
+    fn name(&self) -> &str {
+        "whisper"
+    }
+
+    fn other_names(&self) -> &[&str] {
+        &["faster-whisper", "whisperx", "piper", "silero-vad"]
+    }
+
+    fn estimate(&self, options: &LoadOptions) -> Result<MemoryEstimate, EngineError> {
+        match kind(&options.path) {
+            Kind::Whisper => {
+                let mut files = ModelFiles::open(&options.path).map_err(|error| load_error(options, error))?;
+                let dims = Dims::of(&mut files).map_err(|error| load_error(options, error))?;
+                Ok(whisper_memory(&dims, options.speech.is_int8))
+            }
+            Kind::Piper | Kind::Vad => onnx_memory(options),
+        }
+    }
+
+    fn load(&self, options: &LoadOptions, hardware: &Hardware) -> Result<Engine, EngineError> {
+        let engine = match kind(&options.path) {
+            Kind::Whisper => load_whisper(options, hardware)?,
+            Kind::Piper => load_piper(options, hardware)?,
+            Kind::Vad => load_vad(options)?,
+        };
+        Ok(Engine { placement: "CPU".into(), ..engine })
+    }
+}
+
+fn load_error(options: &LoadOptions, reason: impl std::fmt::Display) -> EngineError {
+    EngineError::Load { path: options.path.display().to_string(), reason: reason.to_string() }
+}
+
+fn n_threads(options: &LoadOptions, hardware: &Hardware) -> usize {
+    let _ = hardware;
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    options.threads.unwrap_or_else(cores).max(1)
+}
+
+/// Weights as they are computed with, and what a full batch of windows needs beside them.
+fn whisper_memory(dims: &Dims, is_int8: bool) -> MemoryEstimate {
+    let width = dims.width as u64;
+    let per_window = dims.n_audio as u64 * width * 2 * dims.n_decoder_layers as u64 * 4;
+    let texts = (dims.n_text as u64 / 2) * width * 2 * dims.n_decoder_layers as u64 * 4;
+    let encoder = dims.n_audio as u64 * width * 4 * 12;
+    let embeddings = (dims.n_vocab as u64) * width * 4;
+    let weights = dims.n_parameters() * if is_int8 { 1 } else { 4 } + embeddings;
+    MemoryEstimate {
+        weight_bytes: weights,
+        cache_bytes: (per_window + texts) * WINDOWS_AT_ONCE as u64,
+        compute_bytes: encoder + WINDOWS_AT_ONCE as u64 * dims.n_vocab as u64 * 8,
+    }
+}
+
+/// A graph keeps its weights, packed, and buffers of about half their size.
+fn onnx_memory(options: &LoadOptions) -> Result<MemoryEstimate, EngineError> {
+    let len = std::fs::metadata(&options.path).map_err(|error| load_error(options, error))?.len();
+    Ok(MemoryEstimate { weight_bytes: len, cache_bytes: 0, compute_bytes: len + (64 << 20) })
+}
+
+fn config(options: &LoadOptions, unit: &'static str, step_budget: usize, max_waiting_cost: usize) -> BatchConfig {
+    BatchConfig {
+        name: options.name.clone(),
+        unit,
+        step_budget,
+        max_waiting: options.max_waiting.unwrap_or(DEFAULT_MAX_WAITING),
+        max_waiting_cost,
+    }
+}
+
+struct Listener {
+    whisper: Whisper,
+    threads: rayon::ThreadPool,
+}
+
+impl BatchModel for Listener {
+    type Request = HearingWindow;
+    type Response = HeardWindow;
+
+    fn run(&mut self, batch: &[HearingWindow], interrupt: &Interrupt<'_>) -> Result<Vec<HeardWindow>, EngineError> {
+        let stop = AtomicBool::new(false);
+        let (whisper, threads) = (&self.whisper, &self.threads);
+        let found = std::thread::scope(|scope| {
+            let (sender, ended) = mpsc::channel();
+            let stop = &stop;
+            let work = scope.spawn(move || {
+                // Dropped at the end, also by a panic.
+                let _sender = sender;
+                threads.install(|| whisper.transcribe(batch, &|| stop.load(Ordering::Relaxed)))
+            });
+            // The pool's threads cannot ask the interrupt, so this one does while they compute.
+            while ended.recv_timeout(INTERRUPT_INTERVAL) == Err::<(), _>(RecvTimeoutError::Timeout) {
+                stop.fetch_or(interrupt.is_raised(), Ordering::Relaxed);
+            }
+            work.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        found.map_err(|error| EngineError::Decode { reason: error.to_string() })
+    }
+}
+
+fn load_whisper(options: &LoadOptions, hardware: &Hardware) -> Result<Engine, EngineError> {
+    let precision = if options.speech.is_int8 { Precision::Int8 } else { Precision::F32 };
+    let placement = Placement { device: Device::Cpu, precision };
+    let n_threads = n_threads(options, hardware);
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(n_threads).thread_name(|_| "whisper".into()).build();
+    let threads = threads.map_err(|error| load_error(options, error))?;
+    let n_beams = options.speech.n_beams.unwrap_or(1);
+    let whisper = threads.install(|| Whisper::load(&options.path, &placement, n_beams));
+    let whisper = whisper.map_err(|error| load_error(options, error))?;
+    let info = HearingInfo {
+        window_len: WINDOW_LEN,
+        languages: whisper.languages(),
+        is_multilingual: whisper.vocabulary().multilingual,
+        architecture: "whisper".into(),
+    };
+    let memory = whisper_memory(whisper.dims(), options.speech.is_int8);
+    let most = options.max_waiting.unwrap_or(DEFAULT_MAX_WAITING);
+    let config = config(options, "windows", options.parallel.unwrap_or(WINDOWS_AT_ONCE), most);
+    let thread = BatchThread::start(config, move |_| Ok(Listener { whisper, threads }))?;
+    Ok(Engine { transcribe: Some(TranscribeModel { thread, info: Arc::new(info) }), memory, ..Engine::default() })
+}
+
+struct Speaker(Voice);
+
+impl BatchModel for Speaker {
+    type Request = SpokenText;
+    type Response = Vec<f32>;
+
+    fn run(&mut self, batch: &[SpokenText], interrupt: &Interrupt<'_>) -> Result<Vec<Vec<f32>>, EngineError> {
+        let speak = |text: &SpokenText| {
+            if interrupt.is_raised() {
+                return Ok(Vec::new());
+            }
+            self.0.speak(&text.text, text.speaker, text.speed).map_err(|error| match error {
+                PiperError::Espeak(_) | PiperError::TooLong { .. } | PiperError::Speaker { .. } => {
+                    EngineError::Speak { reason: error.to_string() }
+                }
+                error => EngineError::Decode { reason: error.to_string() },
+            })
+        };
+        batch.iter().map(speak).collect()
+    }
+}
+
+fn load_piper(options: &LoadOptions, hardware: &Hardware) -> Result<Engine, EngineError> {
+    let voice = Voice::load(&options.path, n_threads(options, hardware)).map_err(|error| load_error(options, error))?;
+    let info = SpeakInfo {
+        sample_rate: voice.config().audio.sample_rate,
+        speakers: voice.config().speakers(),
+        language: voice.config().language.code.clone(),
+        architecture: "piper".into(),
+    };
+    // Sentences are spoken one after the other: a step is one of them, so that calls take turns.
+    let thread = BatchThread::start(config(options, "bytes", 1, MAX_WAITING_BYTES), move |_| Ok(Speaker(voice)))?;
+    let memory = onnx_memory(options)?;
+    Ok(Engine { speak: Some(SpeakModel { thread, info: Arc::new(info) }), memory, ..Engine::default() })
+}
+
+struct Detector(Vad);
+
+impl BatchModel for Detector {
+    type Request = VoiceChunk;
+    type Response = VoiceActivity;
+
+    fn run(&mut self, batch: &[VoiceChunk], _: &Interrupt<'_>) -> Result<Vec<VoiceActivity>, EngineError> {
+        let listen = |chunk: &VoiceChunk| {
+            let (probabilities, memory) = self.0.probabilities(&chunk.samples, &chunk.memory)?;
+            Ok(VoiceActivity { probabilities, memory })
+        };
+        let heard: Result<_, super::vad::VadError> = batch.iter().map(listen).collect();
+        heard.map_err(|error| EngineError::Decode { reason: error.to_string() })
+    }
+}
+
+fn load_vad(options: &LoadOptions) -> Result<Engine, EngineError> {
+    let vad = Vad::load(&options.path).map_err(|error| load_error(options, error))?;
+    let thread = BatchThread::start(config(options, "seconds", 60, MAX_WAITING_SECS), move |_| Ok(Detector(vad)))?;
+    let voice = VoiceModel { thread, info: VoiceInfo { frame_len: FRAME_LEN } };
+    Ok(Engine { voice: Some(voice), memory: onnx_memory(options)?, ..Engine::default() })
+}

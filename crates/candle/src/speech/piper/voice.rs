@@ -1,0 +1,156 @@
+//! One voice: from a sentence to its sound.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rten::{Model, NodeId, RunOptions, ThreadPool};
+use rten_tensor::prelude::*;
+use rten_tensor::{NdTensor, NdTensorView};
+
+use super::{Espeak, EspeakError, VoiceConfig};
+
+/// Ids of a sentence at most; longer ones would take memory without bound. About a minute of speech.
+const MAX_IDS: usize = 4096;
+
+/// Why a voice cannot be loaded or does not speak.
+#[derive(Debug, thiserror::Error)]
+pub enum PiperError {
+    /// The file beside the voice.
+    #[error("{path}, the settings of the voice, cannot be used: {reason}", path = path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The network.
+    #[error("{path} is no Piper voice: {reason}", path = path.display())]
+    Network {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No phonemes.
+    #[error(transparent)]
+    Espeak(#[from] EspeakError),
+    /// A sentence without an end.
+    #[error(
+        "a sentence has {n_ids} phonemes and gaps, at most {most} can be spoken at once; put full stops into the text"
+    )]
+    TooLong {
+        /// Of the sentence.
+        n_ids: usize,
+        /// The limit.
+        most: usize,
+    },
+    /// No such speaker.
+    #[error("this voice has {n_speakers} speakers, there is no number {speaker}")]
+    Speaker {
+        /// What was asked for.
+        speaker: usize,
+        /// What there is.
+        n_speakers: usize,
+    },
+    /// The network failed.
+    #[error("the voice failed: {reason}")]
+    Run {
+        /// What it said.
+        reason: String,
+    },
+}
+
+/// A loaded voice.
+pub struct Voice {
+    model: Model,
+    config: VoiceConfig,
+    threads: Arc<ThreadPool>,
+    input: NodeId,
+    input_lengths: NodeId,
+    scales: NodeId,
+    speaker: Option<NodeId>,
+    output: NodeId,
+}
+
+impl Voice {
+    /// Reads the voice at `path` (`.onnx`) and its settings (`.onnx.json`).
+    ///
+    /// # Errors
+    /// When a file is missing or not valid.
+    pub fn load(path: &Path, n_threads: usize) -> Result<Self, PiperError> {
+        let config = VoiceConfig::read(&config_path(path))?;
+        let wrong = |reason: String| PiperError::Network { path: path.to_owned(), reason };
+        let model = Model::load_file(path).map_err(|error| wrong(error.to_string()))?;
+        let node = |name: &str| model.node_id(name).map_err(|_| wrong(format!("it has no input {name}")));
+        let (input, input_lengths, scales) = (node("input")?, node("input_lengths")?, node("scales")?);
+        let speaker = model.find_node("sid");
+        let output = *model.output_ids().first().ok_or_else(|| wrong("it has no output".into()))?;
+        let threads = Arc::new(ThreadPool::with_num_threads(n_threads));
+        Ok(Self { input, input_lengths, scales, speaker, output, model, config, threads })
+    }
+
+    /// Its settings.
+    pub fn config(&self) -> &VoiceConfig {
+        &self.config
+    }
+
+    /// Speaks a sentence: samples from −1 to 1; none where there is nothing to speak.
+    ///
+    /// # Errors
+    /// When espeak-ng is absent, the speaker unknown, the sentence endless.
+    pub fn speak(&self, sentence: &str, speaker: Option<usize>, speed: f32) -> Result<Vec<f32>, PiperError> {
+        let phonemes = match &*self.config.phoneme_type {
+            "text" => sentence.to_lowercase(),
+            _ => Espeak::find()?.phonemes(sentence, &self.config.espeak.voice)?,
+        };
+        match self.config.ids(&phonemes) {
+            Some(ids) => self.sound(&ids, speaker.unwrap_or(0), speed),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The sound of phoneme ids.
+    ///
+    /// # Errors
+    /// As [`Voice::speak`].
+    pub fn sound(&self, ids: &[i32], speaker: usize, speed: f32) -> Result<Vec<f32>, PiperError> {
+        if ids.len() > MAX_IDS {
+            return Err(PiperError::TooLong { n_ids: ids.len(), most: MAX_IDS });
+        }
+        let n_speakers = self.config.num_speakers.max(1);
+        if speaker >= n_speakers {
+            return Err(PiperError::Speaker { speaker, n_speakers });
+        }
+        let inference = &self.config.inference;
+        let scales = [inference.noise_scale, inference.length_scale / speed, inference.noise_w];
+        let mut inputs = vec![
+            (self.input, NdTensorView::from_data([1, ids.len()], ids).into()),
+            (self.input_lengths, NdTensor::from_data([1], vec![ids.len() as i32]).into()),
+            (self.scales, NdTensor::from_data([3], scales.to_vec()).into()),
+        ];
+        if let Some(node) = self.speaker {
+            inputs.push((node, NdTensor::from_data([1], vec![speaker as i32]).into()));
+        }
+        let failed = |reason: String| PiperError::Run { reason };
+        let options = RunOptions::default().with_thread_pool(Some(Arc::clone(&self.threads)));
+        let outputs = self.model.run(inputs, &[self.output], Some(options));
+        let output = outputs.map_err(|error| failed(error.to_string()))?.swap_remove(0);
+        let sound: rten_tensor::Tensor<f32> =
+            output.try_into().map_err(|_| failed("its output is not a sound".into()))?;
+        Ok(loud(sound.to_vec()))
+    }
+}
+
+/// `voice.onnx` has its settings in `voice.onnx.json`.
+fn config_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".json");
+    PathBuf::from(name)
+}
+
+/// As loud as can be, as Piper does it: the networks speak at different volumes. Near silence stays so.
+fn loud(mut sound: Vec<f32>) -> Vec<f32> {
+    let peak = sound.iter().fold(0.01_f32, |peak, sample| peak.max(sample.abs()));
+    sound.iter_mut().for_each(|sample| *sample = (*sample / peak).clamp(-1.0, 1.0));
+    sound
+}

@@ -1,0 +1,152 @@
+//! Text to speech: sentence by sentence, so that the first is heard while the others are spoken.
+
+mod sentences;
+
+use std::collections::VecDeque;
+
+use ingle_catalog::Usecase;
+use ingle_engine::{Answered, Pending, SpeakInfo, SpokenText};
+
+use crate::{Lease, Runtime, RuntimeError};
+
+/// Most bytes of a text: more than an hour of speech.
+const MAX_BYTES: usize = 100_000;
+/// Silence between sentences, as in Piper.
+const PAUSE_SECS: f32 = 0.2;
+/// Speeds that can be listened to; OpenAI's.
+const SPEEDS: std::ops::RangeInclusive<f32> = 0.25..=4.0;
+/// OpenAI's voices: clients must name one, so each of them is the voice of the model.
+const USUAL_VOICES: [&str; 13] = [
+    "alloy", "ash", "ballad", "cedar", "coral", "default", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer",
+];
+
+/// A text to be spoken.
+#[derive(Debug, Clone, Default)]
+pub struct SpeakCall {
+    /// The model; absent is the first one that speaks.
+    pub model: Option<String>,
+    /// The text.
+    pub text: String,
+    /// Name or number of the speaker; absent is the model's configuration, or its first.
+    pub voice: Option<String>,
+    /// 2 is twice as fast; absent is 1.
+    pub speed: Option<f32>,
+}
+
+/// A text that is being spoken. Dropping it ends the work.
+pub struct Speech {
+    lease: Lease,
+    runtime: Runtime,
+    sentences: VecDeque<SpokenText>,
+    /// The sentence that is being spoken.
+    pending: Option<Pending<Vec<f32>>>,
+    has_begun: bool,
+    sample_rate: u32,
+}
+
+impl std::fmt::Debug for Speech {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Speech").field("sentences", &self.sentences).finish_non_exhaustive()
+    }
+}
+
+impl Runtime {
+    /// Begins to speak a text; [`Speech::next`] gives the sound.
+    ///
+    /// # Errors
+    /// As [`Runtime::lease`]; [`RuntimeError::InvalidParameter`] for a text that is empty or too long, an unknown voice
+    /// or an impossible speed.
+    pub async fn speak(&self, call: SpeakCall) -> Result<Speech, RuntimeError> {
+        let invalid = |parameter, value: String, permitted: &str| RuntimeError::InvalidParameter {
+            parameter,
+            value,
+            permitted: permitted.to_owned(),
+        };
+        if call.text.len() > MAX_BYTES {
+            let value = format!("a text of {} bytes", call.text.len());
+            return Err(invalid("input", value, &format!("at most {MAX_BYTES} bytes, in several requests")));
+        }
+        let speed = call.speed.unwrap_or(1.0);
+        if !SPEEDS.contains(&speed) {
+            return Err(invalid("speed", speed.to_string(), "a number from 0.25 to 4"));
+        }
+        let sentences = sentences::split(&call.text);
+        if sentences.is_empty() {
+            return Err(invalid("input", "a text without a letter or number".into(), "a text that can be spoken"));
+        }
+        let lease = self.lease(call.model.as_deref(), Usecase::Tts).await?;
+        let info = &lease.speak()?.info;
+        let asked = call.voice.filter(|voice| !voice.trim().is_empty());
+        let speaker = match &asked {
+            Some(voice) => speaker(info, voice, lease.model())?,
+            None => {
+                lease.config().speech.voice.as_deref().map_or(Ok(None), |voice| speaker(info, voice, lease.model()))?
+            }
+        };
+        let sample_rate = info.sample_rate;
+        let sentences = sentences.into_iter().map(|text| SpokenText { text, speaker, speed }).collect();
+        let mut speech =
+            Speech { lease, runtime: self.clone(), sentences, pending: None, has_begun: false, sample_rate };
+        speech.begin_next()?;
+        Ok(speech)
+    }
+}
+
+/// The number of a speaker, where the voice has several.
+fn speaker(info: &SpeakInfo, voice: &str, model: &str) -> Result<Option<usize>, RuntimeError> {
+    let wanted = voice.trim();
+    let number = wanted.parse().ok().filter(|&number: &usize| number < info.speakers.len());
+    let by_name = info.speakers.iter().position(|name| name.eq_ignore_ascii_case(wanted));
+    if let Some(found) = by_name.or(number) {
+        return Ok(Some(found));
+    }
+    let is_usual = USUAL_VOICES.iter().any(|usual| usual.eq_ignore_ascii_case(wanted)) || wanted == "verse";
+    if is_usual || wanted == model {
+        return Ok(None);
+    }
+    let permitted = match &info.speakers[..] {
+        [] => format!("{model} or alloy: this model has one voice"),
+        names => format!("one of {}", names.iter().take(100).cloned().collect::<Vec<_>>().join(", ")),
+    };
+    Err(RuntimeError::InvalidParameter { parameter: "voice", value: wanted.to_owned(), permitted })
+}
+
+impl Speech {
+    /// The model that speaks.
+    pub fn model(&self) -> &str {
+        self.lease.model()
+    }
+
+    /// Samples in a second of what [`Speech::next`] gives.
+    pub fn sample_rate(&self) -> u32 {
+        self.sample_rate
+    }
+
+    /// The sound of the next sentence, mono, −1 to 1; none at the end. The sentence behind it is begun, so that it is
+    /// spoken while this one is sent.
+    ///
+    /// # Errors
+    /// The engine's own.
+    pub async fn next(&mut self) -> Result<Option<Vec<f32>>, RuntimeError> {
+        while let Some(pending) = self.pending.take() {
+            let Answered { mut responses, .. } = pending.await?;
+            self.begin_next()?;
+            let sound = responses.remove(0);
+            if sound.is_empty() {
+                continue;
+            }
+            let pause = if self.has_begun { (self.sample_rate as f32 * PAUSE_SECS) as usize } else { 0 };
+            self.has_begun = true;
+            let mut with_pause = vec![0.0; pause];
+            with_pause.extend(sound);
+            return Ok(Some(with_pause));
+        }
+        Ok(None)
+    }
+
+    fn begin_next(&mut self) -> Result<(), RuntimeError> {
+        let Some(sentence) = self.sentences.pop_front() else { return Ok(()) };
+        self.pending = Some(self.lease.speak()?.thread.submit(vec![sentence], self.runtime.time_limit())?);
+        Ok(())
+    }
+}

@@ -1,0 +1,250 @@
+//! Speech to text: a recording of any length, heard window by window.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ingle_catalog::Usecase;
+use ingle_engine::{EngineError, HEARING_RATE, HeardSegment, HeardWindow, HearingOptions, HearingTask, HearingWindow};
+use tokio::sync::mpsc;
+
+use crate::media::{AudioReader, MediaError, MediaSource};
+use crate::{Lease, Runtime, RuntimeError};
+
+/// Samples that a message of the reading thread has at least.
+const PIECE_LEN: usize = HEARING_RATE;
+/// Messages that wait for their turn: sound is read a little ahead, so memory stays the same for any length.
+const PIECES_AHEAD: usize = 4;
+/// Tokens of what was written that the next window is given; models take half of their text at most.
+const MAX_PREVIOUS: usize = 223;
+
+/// A recording to be written down.
+pub struct TranscribeCall {
+    /// The model; absent is the first one that hears.
+    pub model: Option<String>,
+    /// The recording: any file that [`AudioReader`] reads.
+    pub audio: Box<dyn MediaSource>,
+    /// Code or English name of the language; absent is the model's configuration, or what is heard.
+    pub language: Option<String>,
+    /// What becomes of what was said; absent is the model's configuration.
+    pub task: Option<HearingTask>,
+    /// Text that shows names and spelling.
+    pub prompt: String,
+    /// 0 takes the likeliest words, and others while an answer repeats itself; absent is 0.
+    pub temperature: Option<f32>,
+    /// Beams of the search at temperature 0; absent is the model's.
+    pub n_beams: Option<usize>,
+    /// Whether each word gets its time.
+    pub word_times: bool,
+}
+
+impl std::fmt::Debug for TranscribeCall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TranscribeCall").field("model", &self.model).finish_non_exhaustive()
+    }
+}
+
+/// A recording that is being written down. Dropping it ends the work.
+pub struct Transcription {
+    lease: Lease,
+    runtime: Runtime,
+    sound: mpsc::Receiver<Result<Vec<f32>, MediaError>>,
+    /// Samples that are not written down yet.
+    waiting: Vec<f32>,
+    has_ended: bool,
+    /// Samples in front of `waiting`.
+    n_done: u64,
+    options: HearingOptions,
+    prompt: String,
+    previous: Vec<u32>,
+    ready: VecDeque<HeardSegment>,
+    language: Option<(&'static str, &'static str)>,
+    n_tokens: usize,
+}
+
+impl Runtime {
+    /// Begins to write a recording down; [`Transcription::next`] gives the segments.
+    ///
+    /// # Errors
+    /// As [`Runtime::lease`]; [`RuntimeError::Media`] for a file that is no sound; [`RuntimeError::InvalidParameter`] for
+    /// a language that the model does not know or an impossible temperature.
+    pub async fn transcribe(&self, call: TranscribeCall) -> Result<Transcription, RuntimeError> {
+        let lease = self.lease(call.model.as_deref(), Usecase::Transcript).await?;
+        let options = hearing_options(&lease, &call)?;
+        Ok(Transcription {
+            sound: read_aside(call.audio)?,
+            lease,
+            runtime: self.clone(),
+            waiting: Vec::new(),
+            has_ended: false,
+            n_done: 0,
+            options,
+            prompt: call.prompt,
+            previous: Vec::new(),
+            ready: VecDeque::new(),
+            language: None,
+            n_tokens: 0,
+        })
+    }
+}
+
+fn hearing_options(lease: &Lease, call: &TranscribeCall) -> Result<HearingOptions, RuntimeError> {
+    let info = &lease.transcribe()?.info;
+    let defaults = &lease.config().speech;
+    let named = |language: &Option<String>| language.clone().filter(|name| !name.is_empty() && name != "auto");
+    let language = named(&call.language).or_else(|| named(&defaults.language));
+    if let Some(name) = &language {
+        let known = ingle_engine::find_language(name).filter(|code| info.languages.contains(code));
+        if known.is_none() {
+            let permitted = format!("the code of a language this model knows: {}", info.languages.join(", "));
+            return Err(RuntimeError::InvalidParameter { parameter: "language", value: name.clone(), permitted });
+        }
+    }
+    let configured = if defaults.is_translation { HearingTask::Translate } else { HearingTask::Transcribe };
+    let task = call.task.unwrap_or(configured);
+    if task == HearingTask::Translate && !info.is_multilingual {
+        return Err(lease.incapable("translate speech: it knows English only"));
+    }
+    let temperature = call.temperature.unwrap_or(0.0);
+    if !(0.0..=2.0).contains(&temperature) {
+        let (value, permitted) = (temperature.to_string(), "a number from 0 to 2".to_owned());
+        return Err(RuntimeError::InvalidParameter { parameter: "temperature", value, permitted });
+    }
+    let base =
+        HearingOptions { language, task, n_beams: call.n_beams, word_times: call.word_times, ..Default::default() };
+    Ok(if temperature > 0.0 { HearingOptions { temperatures: vec![temperature], ..base } } else { base })
+}
+
+/// Reads a file on a thread of its own, a little ahead of whoever takes the samples. It ends with the receiver.
+fn read_aside(audio: Box<dyn MediaSource>) -> Result<mpsc::Receiver<Result<Vec<f32>, MediaError>>, RuntimeError> {
+    let mut reader = AudioReader::open(audio)?;
+    let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
+    let read = move || {
+        let mut piece = Vec::new();
+        loop {
+            match reader.read() {
+                Ok(Some(samples)) => piece.extend(samples),
+                Ok(None) => {
+                    // The last piece; nobody misses it who is gone.
+                    let _ = sender.blocking_send(Ok(piece));
+                    return;
+                }
+                Err(error) => {
+                    let _ = sender.blocking_send(Err(error));
+                    return;
+                }
+            }
+            if piece.len() >= PIECE_LEN && sender.blocking_send(Ok(std::mem::take(&mut piece))).is_err() {
+                return;
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("audio".into()).spawn(read);
+    thread.map_err(|error| EngineError::Decode { reason: format!("no thread could be started: {error}") })?;
+    Ok(receiver)
+}
+
+impl Transcription {
+    /// The model that writes.
+    pub fn model(&self) -> &str {
+        self.lease.model()
+    }
+
+    /// Code and English name of the language, once something was heard.
+    pub fn language(&self) -> Option<(&'static str, &'static str)> {
+        self.language
+    }
+
+    /// What becomes of what was said.
+    pub fn task(&self) -> HearingTask {
+        self.options.task
+    }
+
+    /// Seconds of the recording that are written down.
+    pub fn done_secs(&self) -> f64 {
+        self.n_done as f64 / HEARING_RATE as f64
+    }
+
+    /// Tokens written, those of discarded tries included.
+    pub fn n_tokens(&self) -> usize {
+        self.n_tokens
+    }
+
+    /// The next segment, in seconds from the start of the recording; none at the end.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Media`] for a file that is damaged or empty; the engine's own.
+    pub async fn next(&mut self) -> Result<Option<HeardSegment>, RuntimeError> {
+        loop {
+            if let Some(segment) = self.ready.pop_front() {
+                return Ok(Some(segment));
+            }
+            self.fill().await?;
+            if self.waiting.is_empty() {
+                return Ok(None);
+            }
+            let heard = self.hear().await?;
+            self.take(heard);
+        }
+    }
+
+    /// Reads until there is a whole window, or the end.
+    async fn fill(&mut self) -> Result<(), RuntimeError> {
+        let window_len = self.lease.transcribe()?.info.window_len;
+        while self.waiting.len() < window_len && !self.has_ended {
+            match self.sound.recv().await {
+                Some(samples) => self.waiting.extend(samples?),
+                None => self.has_ended = true,
+            }
+        }
+        Ok(())
+    }
+
+    async fn hear(&self) -> Result<HeardWindow, RuntimeError> {
+        let model = self.lease.transcribe()?;
+        let len = self.waiting.len().min(model.info.window_len);
+        let window = HearingWindow {
+            samples: self.waiting[..len].into(),
+            prompt: self.prompt.clone(),
+            previous: self.previous.clone(),
+            options: Arc::new(self.options.clone()),
+        };
+        let mut answered = model.thread.submit(vec![window], self.runtime.time_limit())?.await?;
+        Ok(answered.responses.remove(0))
+    }
+
+    /// Takes what was heard in a window and moves on.
+    fn take(&mut self, heard: HeardWindow) {
+        let start_secs = self.done_secs();
+        self.n_tokens += heard.n_tokens;
+        if !heard.segments.is_empty() && self.language.is_none() {
+            self.language = Some((heard.language, heard.language_name));
+            // What was heard at first counts for the rest.
+            self.options.language.get_or_insert_with(|| heard.language.to_owned());
+        }
+        if heard.is_trusted {
+            self.previous.extend(heard.segments.iter().flat_map(|segment| segment.tokens.iter().copied()));
+            let n_old = self.previous.len().saturating_sub(MAX_PREVIOUS);
+            self.previous.drain(..n_old);
+        } else {
+            self.previous.clear();
+        }
+        self.ready.extend(heard.segments.into_iter().map(|segment| moved(segment, start_secs)));
+        let window_len = self.lease.transcribe().map_or(self.waiting.len(), |model| model.info.window_len);
+        let whole = self.waiting.len().min(window_len);
+        let resume = heard.resume_secs.map(|secs| (secs * HEARING_RATE as f64) as usize);
+        let n_heard = resume.filter(|&n| n > 0).map_or(whole, |n| n.min(whole));
+        self.waiting.drain(..n_heard);
+        self.n_done += n_heard as u64;
+    }
+}
+
+/// The segment with its times moved by `secs`.
+fn moved(mut segment: HeardSegment, secs: f64) -> HeardSegment {
+    segment.start_secs += secs;
+    segment.end_secs += secs;
+    for word in &mut segment.words {
+        word.start_secs += secs;
+        word.end_secs += secs;
+    }
+    segment
+}
