@@ -32,7 +32,9 @@ fn dist(scratch: &Path) -> PathBuf {
 /// A command in a root file system of its own, with processes and mounts of its own; `None`, with a word, where this
 /// machine does not allow that.
 fn in_root(root: &Path, arguments: &[&str]) -> Option<Command> {
-    let mount = "mount -t proc proc $0/proc && exec chroot $USERSPEC $0 \"$@\"";
+    // The shell stays, as the first process of its namespace: it is killed with `unshare`, and everything in there with
+    // it. A program that changes its user would be left over.
+    let mount = "mount -t proc proc $0/proc && chroot $USERSPEC $0 \"$@\"; exit $?";
     let is_root = stdout_of(program(Path::new("id"), &["-u"])).trim() == "0";
     let make = |arguments: &[&str]| {
         let mut flags = vec!["--mount", "--pid", "--fork", "--kill-child"];
