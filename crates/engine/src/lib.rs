@@ -23,7 +23,7 @@ mod token;
 
 pub use backend::{
     Backend, CacheType, ContextOverflow, EmbedOptions, Engine, FlashAttention, GpuLayers, LoadOptions, Lora,
-    MemoryEstimate, Pooling, Precision, RopeScaling, SplitMode, Task, Yarn,
+    MemoryEstimate, Pooling, Precision, RopeScaling, Speculation, SplitMode, Task, Yarn,
 };
 pub use batch::{Answered, BatchConfig, BatchHandle, BatchModel, BatchStats, BatchThread, Cost, Interrupt, Pending};
 pub use constraint::{Allowed, Constraint, ConstraintError, ConstraintHandle, TokenMask};

@@ -6,7 +6,7 @@ use ingle_catalog::{BackendOptions, ModelConfig, TokenCount, TokenPooling, Useca
 use ingle_engine::sampling::{self, Dry, DryBreakers, Mirostat, SamplerKind, SamplingParams, Xtc};
 use ingle_engine::{
     CacheType, ContextOverflow, EmbedOptions, EngineError, FlashAttention, GpuLayers, LoadOptions, Lora, Pooling,
-    Precision, PrefixReuse, RopeScaling, Segment, SplitMode, Surround, Task, TokenId, Tokenizer, Yarn,
+    Precision, PrefixReuse, RopeScaling, Segment, Speculation, SplitMode, Surround, Task, TokenId, Tokenizer, Yarn,
 };
 
 use ingle_grammar::GrammarSource;
@@ -247,7 +247,7 @@ pub(crate) fn load_options(
 ) -> Result<LoadOptions, RuntimeError> {
     let load = &config.load;
     let cache_type = |option: &'static str, name: &Option<String>| match name {
-        Some(name) => parse_cache_type(name).ok_or_else(|| {
+        Some(name) => CacheType::from_name(name).ok_or_else(|| {
             RuntimeError::from(EngineError::Option {
                 option: option.into(),
                 reason: format!(
@@ -302,6 +302,7 @@ pub(crate) fn load_options(
         overflow,
         tasks: tasks(config),
         embed: embed_options(&load.options),
+        speculation: speculation(load.options.speculation),
     })
 }
 
@@ -347,6 +348,10 @@ fn embed_options(from: &BackendOptions) -> EmbedOptions {
     }
 }
 
+fn speculation(is_on: Option<bool>) -> Speculation {
+    if is_on == Some(false) { Speculation::Off } else { Speculation::PromptLookup }
+}
+
 fn rope_scaling(scaling: ingle_catalog::RopeScaling) -> RopeScaling {
     match scaling {
         ingle_catalog::RopeScaling::None => RopeScaling::None,
@@ -366,19 +371,4 @@ fn keep(config: &ModelConfig) -> usize {
         Some(TokenCount::All) => usize::MAX,
         None => 0,
     }
-}
-
-fn parse_cache_type(name: &str) -> Option<CacheType> {
-    Some(match name.to_ascii_lowercase().as_str() {
-        "f32" => CacheType::F32,
-        "f16" => CacheType::F16,
-        "bf16" => CacheType::Bf16,
-        "q8_0" => CacheType::Q8_0,
-        "q4_0" => CacheType::Q4_0,
-        "q4_1" => CacheType::Q4_1,
-        "q5_0" => CacheType::Q5_0,
-        "q5_1" => CacheType::Q5_1,
-        "iq4_nl" => CacheType::Iq4Nl,
-        _ => return None,
-    })
 }
