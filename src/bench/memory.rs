@@ -3,10 +3,13 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use super::stats::median;
+
 /// Bytes that each thread reads: far more than the caches hold.
 const BLOCK_BYTES: usize = 128 << 20;
-/// The fastest of so many passes counts: others were disturbed.
-const PASSES: usize = 5;
+/// Bytes that are timed at once.
+const PIECE_BYTES: usize = 4 << 20;
+const PASSES: usize = 4;
 
 /// Sets the highest resident size back to the present one; `None` where that is not possible.
 pub(crate) fn reset_peak() -> Option<()> {
@@ -29,20 +32,25 @@ fn kib_of(text: &str, key: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Bytes a second that `n_threads` threads together read from main memory: the sum over blocks of their own, in the best
-/// of a few passes.
+/// Bytes a second that `n_threads` threads together read from main memory: each one sums blocks of its own, and the
+/// median time of a piece counts, so that other programs on the machine disturb little.
 pub(crate) fn read_bandwidth(n_threads: usize) -> f64 {
-    let blocks: Vec<Vec<u64>> = (0..n_threads.max(1)).map(|seed| vec![seed as u64 + 1; BLOCK_BYTES / 8]).collect();
-    let pass = || {
-        let begun = Instant::now();
-        std::thread::scope(|scope| {
-            for block in &blocks {
-                scope.spawn(move || black_box(sum(black_box(block))));
-            }
-        });
-        (blocks.len() * BLOCK_BYTES) as f64 / begun.elapsed().as_secs_f64()
+    let read = |seed: usize| {
+        let block = vec![seed as u64 + 1; BLOCK_BYTES / 8];
+        let pieces = (0..PASSES).flat_map(|_| block.chunks_exact(PIECE_BYTES / 8));
+        let times: Vec<f64> = pieces
+            .map(|piece| {
+                let begun = Instant::now();
+                black_box(sum(black_box(piece)));
+                begun.elapsed().as_secs_f64()
+            })
+            .collect();
+        PIECE_BYTES as f64 / median(&times)
     };
-    (0..PASSES).map(|_| pass()).fold(0.0, f64::max)
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..n_threads.max(1)).map(|seed| scope.spawn(move || read(seed))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("reading memory does not panic")).sum()
+    })
 }
 
 /// Many sums at once, so that the compiler uses vectors and the additions do not wait for each other.

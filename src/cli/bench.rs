@@ -107,6 +107,12 @@ pub(crate) struct OfflineArgs {
     /// Measure the bare loop around the model too, in turn with the engine, and the ratio of both
     #[arg(long)]
     pub(crate) bare: bool,
+    /// Guess tokens from the text itself and check several at a time, as a server does
+    #[arg(long)]
+    pub(crate) speculation: bool,
+    /// Prompts repeat a few words over and over, so that the answer is likely to copy them
+    #[arg(long)]
+    pub(crate) repetitive: bool,
     /// Leave every operation on the processor to ggml, to see what our own are worth
     #[arg(long)]
     pub(crate) ggml_operations: bool,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ingle::catalog::Usecase;
-use ingle::{Backend, Engine, LoadDefaults, LoadOptions, LoadPlan, Setup};
+use ingle::{Backend, Engine, LoadDefaults, LoadOptions, LoadPlan, Setup, Speculation};
 
 use super::{Case, LoadCase};
 use crate::bench::files;
@@ -36,6 +36,7 @@ impl Source {
     /// A file, or what the models folder and the gallery know.
     pub(super) fn find(model: &str, args: &OfflineArgs) -> anyhow::Result<Self> {
         let mut source = Self::open(model, &args.folder)?;
+        source.options.speculation = if args.speculation { Speculation::PromptLookup } else { Speculation::Off };
         if let Some(gpu_layers) = args.gpu_layers {
             source.options.gpu_layers = gpu_layers;
         }

@@ -104,9 +104,7 @@ pub(crate) fn run(args: &OfflineArgs) -> anyhow::Result<Report> {
     report.is_complete = !bench.is_over() || report.rows.len() == sources.len() * loads.len() * cases.len();
     bench.bandwidths.iter().for_each(|(n_threads, bytes)| {
         let rate = bytes / 1e9;
-        report
-            .notes
-            .push(format!("main memory is read at {rate:.1} GB/s by {n_threads} threads (best of a few passes)"));
+        report.notes.push(format!("main memory is read at {rate:.1} GB/s by {n_threads} threads"));
     });
     report.notes.push(text::METHOD.to_owned());
     if report.rows.is_empty() {

@@ -24,6 +24,9 @@ pub(super) const METHOD: &str = "Prompts are random tokens, different in each ru
 /// Finished prefixes of the run before leave the cache within this time, if they leave at all.
 const SETTLES: Duration = Duration::from_millis(300);
 
+/// Tokens that a repetitive prompt repeats.
+const PERIOD: usize = 24;
+
 /// What one run gave.
 struct Sample {
     prefill: f64,
@@ -33,6 +36,8 @@ struct Sample {
     gaps_ms: Vec<f64>,
     joules_per_token: Option<f64>,
     bare: Option<f64>,
+    /// Share of guesses that were right, in percent; nothing without guesses.
+    guessed: Option<f64>,
 }
 
 /// Runs one case as often as asked for and adds its figures to the row; `false` when not even one run was finished.
@@ -86,7 +91,7 @@ fn run(
     case: &Case,
     mut random: Random,
 ) -> anyhow::Result<Option<Sample>> {
-    let prompts = prompts(model, case, &mut random)?;
+    let prompts = prompts(model, case, bench.args.repetitive, &mut random)?;
     let beginnings: Vec<Vec<TokenId>> = prompts.iter().map(|prompt| prompt[..case.depth].to_vec()).collect();
     settle(model);
     if case.depth > 0 && answers(bench, model, beginnings, 1)?.is_none() {
@@ -105,15 +110,19 @@ fn run(
         gaps_ms: Vec::new(),
         joules_per_token: None,
         bare: None,
+        guessed: None,
     };
     if case.answer == 0 {
         return Ok(Some(sample));
     }
-    let meter = EnergyMeter::start();
+    let (meter, before) = (EnergyMeter::start(), model.stats());
     let Some(answered) = answers(bench, model, prompts.clone(), case.answer + 1)? else { return Ok(None) };
     let n_tokens: usize = answered.iter().map(Vec::len).sum();
     sample.joules_per_token = meter.map(|meter| meter.joules() / n_tokens as f64);
     sample.decode = Some(steady_rate(&answered)?);
+    let after = model.stats();
+    let (n_guesses, n_right) = (after.guesses - before.guesses, after.guesses_right - before.guesses_right);
+    sample.guessed = (n_guesses > 0).then(|| 100.0 * n_right as f64 / n_guesses as f64);
     let gaps = answered.iter().flat_map(|arrivals| arrivals.windows(2).map(|pair| pair[1] - pair[0]));
     sample.gaps_ms = gaps.map(|gap| 1e3 * gap.as_secs_f64()).collect();
     sample.bare = bare.map(|bare| bare.decode(&prompts, case.answer)).transpose()?;
@@ -121,7 +130,12 @@ fn run(
 }
 
 /// Random tokens that are plain text.
-fn prompts(model: &TextModel, case: &Case, random: &mut Random) -> anyhow::Result<Vec<Vec<TokenId>>> {
+fn prompts(
+    model: &TextModel,
+    case: &Case,
+    is_repetitive: bool,
+    random: &mut Random,
+) -> anyhow::Result<Vec<Vec<TokenId>>> {
     let tokenizer = model.tokenizer();
     let n_vocab = tokenizer.n_vocab();
     if (0..n_vocab as TokenId).all(|token| tokenizer.token_kind(token) != TokenKind::Normal) {
@@ -133,7 +147,13 @@ fn prompts(model: &TextModel, case: &Case, random: &mut Random) -> anyhow::Resul
             break token;
         }
     };
-    Ok((0..case.parallel).map(|_| (0..case.depth + case.prompt).map(|_| token()).collect()).collect())
+    let n_tokens = case.depth + case.prompt;
+    let period = if is_repetitive { PERIOD.min(n_tokens) } else { n_tokens };
+    let mut prompt = || {
+        let piece: Vec<TokenId> = (0..period).map(|_| token()).collect();
+        piece.into_iter().cycle().take(n_tokens).collect()
+    };
+    Ok((0..case.parallel).map(|_| prompt()).collect())
 }
 
 /// Waits until what the last run left in the cache is gone, as far as it goes.
@@ -201,6 +221,7 @@ fn figures(samples: &[Sample], row: &mut Row) {
         Metric::new("gap p99", "ms", Better::Lower, gap(0.99)),
         Metric::new("bare decode", "tok/s", Better::Higher, of(&|sample| sample.bare)),
         Metric::new("engine / bare", "", Better::Higher, ratio),
+        Metric::new("guesses right", "%", Better::Neither, of(&|sample| sample.guessed)),
         Metric::new("energy", "J/tok", Better::Lower, of(&|sample| sample.joules_per_token)),
     ];
     row.metrics.extend(all.into_iter().flatten());
