@@ -7,7 +7,13 @@ use serde_json::Value;
 
 use crate::support::{Server, chat_model, failure_of, ingle, models_folder, stdout_of, text};
 
-/// Arguments with a folder for reports in front.
+/// More than two pieces of 32 tokens.
+const TEXT: &str = "A river begins as a small stream high in the mountains, where snow melts in the spring and runs down \
+    over the rocks. As it flows towards the sea, other streams join it, and it becomes wider and slower. People have always \
+    lived beside rivers, because they give water to drink, fish to eat, and a way to travel. Many of the largest cities in \
+    the world were built on the banks of a river, and many of their bridges are famous.";
+
+/// A file in a folder, as an argument.
 fn report(folder: &Path, name: &str) -> String {
     folder.join(name).display().to_string()
 }
@@ -58,10 +64,11 @@ fn a_server_is_measured_with_its_own_count_of_tokens() {
     command.arg("--models-path").arg(models.path());
     let server = Server::start(command);
     server.wait_until_ready();
-    let scenario = report(models.path(), "short.yaml");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let scenario = report(folder.path(), "short.yaml");
     let yaml = "name: short\nabout: x\nrounds: 1\nparts: [{api: chat, shared: 40, prompt: 8, answer: 6}]\n";
     std::fs::write(&scenario, yaml).expect("a scenario");
-    let json = report(models.path(), "served.json");
+    let json = report(folder.path(), "served.json");
     let line =
         ["bench", "serve", &server.url, "--scenario", &scenario, "--clients", "3", "--blocks", "2", "--json", &json];
     stdout_of(ingle(&line));
@@ -76,8 +83,9 @@ fn texts_and_choices_are_scored() {
     let Some(model) = chat_model() else { return };
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (plain, odd) = (report(folder.path(), "plain.txt"), report(folder.path(), "odd.txt"));
-    std::fs::write(&plain, "The sun rises in the east and sets in the west. ".repeat(12)).expect("a text");
-    std::fs::write(&odd, "Colorless ideas zebra furious quantum lamp west the rises. ".repeat(12)).expect("a text");
+    let words: Vec<&str> = TEXT.split_whitespace().collect();
+    std::fs::write(&plain, words.join(" ")).expect("a text");
+    std::fs::write(&odd, words.iter().rev().copied().collect::<Vec<_>>().join(" ")).expect("a text");
     let choices = report(folder.path(), "choices.jsonl");
     let questions = [
         r#"{"question": "The capital of France is", "choices": ["Paris", "banana", "running"], "answer": 0}"#,
@@ -121,7 +129,7 @@ fn a_signal_keeps_what_is_done() {
 #[test]
 fn nonsense_is_refused_before_anything_is_loaded() {
     let cases: [(&[&str], i32, &str); 6] = [
-        (&["offline", "absent-model"], 1, "absent-model"),
+        (&["offline", "absent-model", "--models-path", "."], 1, "absent-model"),
         (&["offline", "m", "--cache-type-k", "f99"], 2, "f16"),
         (&["offline", "m", "--json", "/absent/folder/x.json"], 1, "/absent/folder"),
         (&["serve", "http://127.0.0.1:1", "--scenario", "absent"], 1, "shared-prefix"),

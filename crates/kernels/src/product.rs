@@ -259,9 +259,49 @@ fn tile_products<const FORM: u8, const N: usize>(row: &[u8], columns: &[u8], n: 
             pair = _mm512_add_epi32(pair, two);
         }
     }
-    for idx in 0..N {
-        products[idx] = _mm512_reduce_add_ps(_mm512_add_ps(sums[idx], offsets[idx]));
+    for (sum, offset) in sums.iter_mut().zip(offsets) {
+        *sum = _mm512_add_ps(*sum, offset);
     }
+    match sums.first_chunk::<TILE>() {
+        Some(sums) => {
+            // SAFETY: there are eight products.
+            unsafe { _mm256_storeu_ps(products.as_mut_ptr(), totals(sums)) }
+        }
+        None => products.iter_mut().zip(sums).for_each(|(product, sum)| *product = total(sum)),
+    }
+}
+
+/// The sum of 16 floats. The order of the additions is that of [`totals`], so that a product does not depend on how many
+/// columns there are.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+#[inline]
+fn total(sum: __m512) -> f32 {
+    let sum = _mm512_add_ps(sum, _mm512_shuffle_ps::<0b01_00_11_10>(sum, sum));
+    let sum = _mm512_add_ps(sum, _mm512_shuffle_ps::<0b10_11_00_01>(sum, sum));
+    let sum = _mm256_add_ps(_mm512_castps512_ps256(sum), _mm512_extractf32x8_ps::<1>(sum));
+    let sum = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps::<1>(sum));
+    _mm_cvtss_f32(sum)
+}
+
+/// The sums of eight registers.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+#[inline]
+fn totals(sums: &[__m512; TILE]) -> __m256 {
+    // Of two registers: the sums of floats two places apart, by turns.
+    let pair = |a, b| _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    // Of four: one float each in every quarter.
+    let four = |at: usize| {
+        let (a, b) = (pair(sums[at], sums[at + 1]), pair(sums[at + 2], sums[at + 3]));
+        let (a, b) = (_mm512_castps_pd(a), _mm512_castps_pd(b));
+        let quarters =
+            _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+        _mm256_add_ps(_mm512_castps512_ps256(quarters), _mm512_extractf32x8_ps::<1>(quarters))
+    };
+    let (first, second) = (four(0), four(4));
+    let (low, high) = (_mm256_permute2f128_ps::<0x20>(first, second), _mm256_permute2f128_ps::<0x31>(first, second));
+    _mm256_add_ps(low, high)
 }
 
 /// The weights of two blocks as unsigned bytes, in order.
@@ -403,6 +443,27 @@ mod tests {
                     prop_assert!((value - expected).abs() <= tolerance, "{form:?}: {value} {expected} n {n}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_product_does_not_depend_on_the_number_of_columns() {
+        let Some(product) = Product::detect() else { return };
+        let n = 5 * STEP;
+        let bytes: Vec<u8> = (0..n / BLOCK * Form::Q8_0.block_bytes()).map(|idx| (idx * 37 % 97) as u8).collect();
+        let column: Vec<f32> = (0..n).map(|idx| ((idx * 71 % 113) as f32).sin()).collect();
+        let mut rounded = vec![0; column_bytes(n)];
+        product.round(&column, &mut rounded);
+        let products = |n_columns: usize| {
+            let mut found = Vec::new();
+            let columns = rounded.repeat(n_columns);
+            let rows = Rows { form: Form::Q8_0, bytes: &bytes, stride: bytes.len() };
+            product.multiply(rows, Columns { bytes: &columns, n }, &mut |_, _, value| found.push(value.to_bits()));
+            found
+        };
+        let alone = products(1)[0];
+        for n_columns in 2..20 {
+            assert!(products(n_columns).iter().all(|&found| found == alone), "{n_columns}");
         }
     }
 

@@ -176,6 +176,8 @@ impl Shape {
         let fits = n == n_too && n.is_multiple_of(STEP) && weights.nb[1] >= row_bytes;
         let is_whole = is_float_matrix(columns) && is_float_matrix(node) && node.nb[1] == n_rows * size_of::<f32>();
         let shape = Self { form, n, n_rows, n_columns, row_bytes: weights.nb[1], column_stride: columns.nb[1] };
+        // With many columns ggml is as quick in some forms. It rounds otherwise, though, and an answer shall not depend on
+        // how many others there are.
         (is_plain && fits && is_whole).then_some(shape)
     }
 }

@@ -54,11 +54,19 @@ pub(super) struct Bench<'a> {
     stop: Stop,
     deadline: Option<Instant>,
     progress: Progress,
+    /// Something that was asked for was left out.
+    is_cut: bool,
     /// Bytes a second from main memory, by threads.
     bandwidths: Vec<(usize, f64)>,
 }
 
 impl Bench<'_> {
+    /// Is it time to end, although there is more to do?
+    fn cuts(&mut self) -> bool {
+        self.is_cut |= self.is_over();
+        self.is_cut
+    }
+
     /// Is it time to end?
     fn is_over(&self) -> bool {
         self.stop.is_requested() || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
@@ -90,18 +98,19 @@ pub(crate) fn run(args: &OfflineArgs) -> anyhow::Result<Report> {
         stop: Stop::on_interrupt()?,
         deadline: args.max_seconds.map(|secs| Instant::now() + Duration::from_secs(secs)),
         progress: Progress::new(n_parts),
+        is_cut: false,
         bandwidths: Vec::new(),
     };
     for source in &sources {
         report.subjects.push(source.subject()?);
         for load in &loads {
-            if bench.is_over() {
+            if bench.cuts() {
                 break;
             }
             measure_load(&mut bench, &mut report, source, (*load, &cases))?;
         }
     }
-    report.is_complete = !bench.is_over() || report.rows.len() == sources.len() * loads.len() * cases.len();
+    report.is_complete = !bench.is_cut;
     bench.bandwidths.iter().for_each(|(n_threads, bytes)| {
         let rate = bytes / 1e9;
         report.notes.push(format!("main memory is read at {rate:.1} GB/s by {n_threads} threads"));
@@ -125,7 +134,7 @@ fn measure_load(
     let loaded = source.load(&load, cases).with_context(|| format!("model {} cannot be loaded", source.name))?;
     let mut bare = bench.args.bare.then(|| bare::Bare::open(&loaded.options)).transpose()?;
     for case in cases {
-        if bench.is_over() {
+        if bench.cuts() {
             break;
         }
         let mut row = Row::new(labels(source, &load, case));

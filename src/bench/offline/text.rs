@@ -53,12 +53,15 @@ pub(super) fn measure(
     }
     let mut samples = Vec::new();
     for idx in 0..=bench.args.repeats {
-        if bench.is_over() {
+        if bench.cuts() {
             break;
         }
         bench.progress.on(&format!("{} x {} + {}", case.parallel, case.prompt, case.answer));
         let seed = seed_of(&[bench.args.seed, case.parallel as u64, case.depth as u64, u64::from(idx)]);
-        let Some(sample) = run(bench, (model, bare.as_deref_mut()), case, Random::new(seed))? else { break };
+        let Some(sample) = run(bench, (model, bare.as_deref_mut()), case, Random::new(seed))? else {
+            bench.is_cut = true;
+            break;
+        };
         bench.progress.done(&line(model, case, &sample));
         if idx > 0 {
             samples.push(sample);

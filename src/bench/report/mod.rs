@@ -197,11 +197,16 @@ impl Report {
         if self.rows.len() < 2 { labels } else { labels.into_iter().filter(differs).collect() }
     }
 
-    /// Names of the figures with their units, in the order in which they first occur.
+    /// Names of the figures with their units, in the order in which they first occur. Ratios stand in the column of what
+    /// they compare.
     pub(crate) fn figures(&self, shown: impl Fn(&Metric) -> bool) -> Vec<(String, String)> {
-        let metrics = self.rows.iter().flat_map(|row| &row.metrics).filter(|metric| shown(metric));
-        let names = metrics.map(|metric| (metric.name.clone(), metric.unit.clone())).collect::<Vec<_>>();
-        first_seen(names.iter())
+        let mut figures: Vec<(String, String)> = Vec::new();
+        for metric in self.rows.iter().flat_map(|row| &row.metrics).filter(|metric| shown(metric)) {
+            if figures.iter().all(|(name, _)| *name != metric.name) {
+                figures.push((metric.name.clone(), metric.unit.clone()));
+            }
+        }
+        figures
     }
 }
 
