@@ -246,17 +246,6 @@ pub(crate) fn load_options(
     defaults: &LoadDefaults,
 ) -> Result<LoadOptions, RuntimeError> {
     let load = &config.load;
-    let cache_type = |option: &'static str, name: &Option<String>| match name {
-        Some(name) => CacheType::from_name(name).ok_or_else(|| {
-            RuntimeError::from(EngineError::Option {
-                option: option.into(),
-                reason: format!(
-                    "{name:?} is not a cache type; use f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0 or iq4_nl"
-                ),
-            })
-        }),
-        None => Ok(CacheType::default()),
-    };
     let gpu_layers = load.gpu_layers.map(|layers| match layers {
         ingle_catalog::GpuLayers::All => GpuLayers::Auto,
         ingle_catalog::GpuLayers::Count(n_layers) => GpuLayers::Count(n_layers),
@@ -303,6 +292,14 @@ pub(crate) fn load_options(
         tasks: tasks(config),
         embed: embed_options(&load.options),
         speculation: speculation(load.options.speculation),
+    })
+}
+
+fn cache_type(option: &'static str, name: &Option<String>) -> Result<CacheType, EngineError> {
+    let Some(name) = name else { return Ok(CacheType::default()) };
+    CacheType::from_name(name).ok_or_else(|| EngineError::Option {
+        option: option.into(),
+        reason: format!("{name:?} is not a cache type; use {}", CacheType::ALL.map(|(name, _)| name).join(", ")),
     })
 }
 
