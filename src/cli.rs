@@ -85,6 +85,7 @@ impl Command {
     pub(crate) fn computes(&self) -> bool {
         match self {
             Self::Run(_) | Self::Chat(_) | Self::Embed(_) | Self::Rerank(_) | Self::Devices(_) => true,
+            Self::Bench(command) => matches!(**command, BenchCommand::Offline(_) | BenchCommand::Quality(_)),
             Self::Models(_)
             | Self::Template(_)
             | Self::Grammar(_)

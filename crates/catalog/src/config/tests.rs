@@ -87,6 +87,7 @@ fn bad_values_name_their_key() {
         ("main_gpu: first", "main_gpu"),
         ("options: ['parallel:many']", "options"),
         ("options: ['swa_full:perhaps']", "options"),
+        ("options: ['spec_type:oracle']", "options"),
         ("options: ['pooling:none']", "options"),
         ("options: ['pooling:most']", "options"),
         ("options: ['embd_normalize:1']", "options"),
