@@ -204,6 +204,9 @@ fn every_option_that_works_changes_the_configuration() {
         let with = |value: &str| config(&format!("options: ['{option}:{value}']"));
         // Counts are no switches, and a switch may be on already.
         let differs = |value: &str| with(value).is_ok_and(|config| config.load != LoadConfig::default());
-        assert!(["3", "true", "false", "row", "mean", "2", "none"].into_iter().any(differs), "{option} changes nothing");
+        assert!(
+            ["3", "true", "false", "row", "mean", "2", "none"].into_iter().any(differs),
+            "{option} changes nothing"
+        );
     }
 }
