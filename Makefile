@@ -15,7 +15,7 @@ BIN   := $(CURDIR)/target/bin/ingle
 CARGO := scripts/cargo.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build which check fmt clippy doc golden bench gpu-check install clean
+.PHONY: help run test build which check fmt clippy doc golden bench peers gpu-check install clean
 
 help: ## this list
 	@echo "Ingle: make TARGET [MODEL=name, path or URI] [ADDRESS=$(ADDRESS)] [MODELS_PATH=$(MODELS_PATH)] [ARGS='flags of ingle run']"
@@ -51,6 +51,9 @@ golden: ## renew the golden files, for review with git diff
 
 bench: ## the criterion benches
 	@$(CARGO) bench --workspace --benches
+
+peers: ## the programs Ingle is measured against, outside the repository
+	@scripts/peers.sh
 
 gpu-check: ## device, prefill and decode tokens/s with and without the GPU
 	@scripts/gpu-check.sh

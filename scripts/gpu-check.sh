@@ -35,13 +35,12 @@ pack() {
     # with the GPU is another.
     export CARGO_TARGET_DIR="$cache/gpu-check-target" GGML_BACKEND_DL=ON
     export RUSTFLAGS="-C target-cpu=x86-64-v3 -C link-arg=-Wl,-rpath,\$ORIGIN/../lib/ingle"
-    cargo build --release --features plugins --bin ingle --example measure
+    cargo build --release --features plugins --bin ingle
     cargo build --release --package ingle-gguf --features corpus --example random_model
     out="$CARGO_TARGET_DIR/release"
     rm -rf "$folder"
     mkdir -p "$folder/bin" "$folder/lib/ingle"
     strip -o "$folder/bin/ingle" "$out/ingle"
-    strip -o "$folder/bin/measure" "$out/examples/measure"
     strip -o "$folder/bin/random_model" "$out/examples/random_model"
     # Names that the loader asks for, without the links between them. The CPU's plug-in comes along; CUDA's is built.
     local built library
@@ -136,9 +135,11 @@ load() {
         nvidia-smi --query-gpu=utilization.gpu,memory.used --format=csv,noheader,nounits -lms 200 >"$work/gpu.csv" &
         sampler=$!
     fi
-    timeout "${GPU_CHECK_SECONDS:-120}" "$folder/bin/measure" --url http://127.0.0.1:18090 --model "$2" throughput \
-        --clients "$clients" --label "$1" --prompt "${GPU_CHECK_PROMPT:-256}" --answer "${GPU_CHECK_ANSWER:-128}" \
-        --rounds "${GPU_CHECK_ROUNDS:-2}" || say "measuring $1 ended with $?"
+    printf 'name: gpu-check\nabout: Prompts of their own\nrounds: %d\nparts: [{api: completions, prompt: %d, answer: %d}]\n' \
+        "${GPU_CHECK_ROUNDS:-2}" "${GPU_CHECK_PROMPT:-256}" "${GPU_CHECK_ANSWER:-128}" >"$work/scenario.yaml"
+    "$folder/bin/ingle" bench serve http://127.0.0.1:18090 --model "$2" --scenario "$work/scenario.yaml" \
+        --clients "$clients" --blocks 1 --max-seconds "${GPU_CHECK_SECONDS:-120}" --json "$work/$1.json" ||
+        say "measuring $1 ended with $?"
     if [ -n "$sampler" ]; then
         kill "$sampler" 2>/dev/null || true
         wait "$sampler" 2>/dev/null || true

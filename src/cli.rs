@@ -1,5 +1,6 @@
 //! The arguments: commands, flags, and the environment variable of each flag.
 
+mod bench;
 mod environment;
 pub(crate) mod localai;
 mod serving;
@@ -15,6 +16,7 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use ingle::{GpuLayers, LoadDefaults};
 
+pub(crate) use bench::{Attention, BenchCommand, CompareArgs, OfflineArgs, QualityArgs, ReportArgs, ServeArgs};
 pub(crate) use serving::{HttpArgs, InstallArgs, ResidencyArgs, RunArgs};
 pub(crate) use values::Amount;
 use values::{OrDefault, gpu_layers, number_or_default};
@@ -62,6 +64,9 @@ pub(crate) enum Command {
     Transcript(TranscriptArgs),
     /// Speak a text
     Tts(TtsArgs),
+    /// Measure models, servers, and what a model is worth
+    #[command(subcommand)]
+    Bench(Box<BenchCommand>),
     /// The processors and GPUs of this machine, with their memory
     Devices(DevicesArgs),
     /// Ask a running server whether it is ready; for health checks, which look at the exit status
@@ -90,6 +95,7 @@ impl Command {
             | Self::Transcript(_)
             | Self::Tts(_)
             | Self::Devices(_) => true,
+            Self::Bench(command) => matches!(**command, BenchCommand::Offline(_) | BenchCommand::Quality(_)),
             Self::Models(_)
             | Self::Template(_)
             | Self::Grammar(_)
@@ -113,6 +119,7 @@ impl Command {
             | Self::Template(_)
             | Self::Grammar(_)
             | Self::Tools(_)
+            | Self::Bench(_)
             | Self::Devices(_)
             | Self::Compatibility
             | Self::Completion { .. }

@@ -4,6 +4,7 @@
 //! crates below, never here.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cli;
 mod commands;
 mod compatibility;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Tools(command) => commands::tools::run(command),
         Command::Transcript(args) => commands::speech::transcript(args),
         Command::Tts(args) => commands::speech::tts(args),
+        Command::Bench(command) => commands::bench::run(*command),
         Command::Devices(args) => commands::devices::run(args),
         Command::Completion { shell } => output::print(&cli::completion(shell)),
         Command::Compatibility => output::print(&compatibility::page()),

@@ -3,6 +3,7 @@
 //! Parts that need a model say so and are passed over where the test models are not installed (`make test` does that).
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cached;
 mod cli;
 mod constrained;

@@ -1,16 +1,13 @@
-//! Measures a running server, so that every figure in the notes can be repeated. See `--help` for the scenarios.
+//! What `ingle bench` does not measure: clients that hang up, what running streams notice of a long prompt, and masks of
+//! GBNF grammars beside llama.cpp's sampler. See `--help`.
 //!
 //! Prompts are made of plain words, so the number of tokens a server reports differs a little from the number asked for.
 
 mod burst;
 mod common;
-mod decode;
 mod encode;
-mod forms;
 mod masks;
-mod shared_prefix;
 mod soak;
-mod throughput;
 
 use clap::{Parser, Subcommand};
 
@@ -33,16 +30,8 @@ enum Scenario {
     Soak(soak::Options),
     /// A long prompt arrives while others stream.
     Burst(burst::Options),
-    /// Clients share a long system prompt.
-    SharedPrefix(shared_prefix::Options),
-    /// Many clients with prompts of their own; works against any server with `/v1/completions`.
-    Throughput(throughput::Options),
-    /// One client against the raw decode loop of the same build.
-    Decode(decode::Options),
     /// Embeddings in process, for a program that takes turns with a peer.
     Encode(encode::Options),
-    /// Clients whose answers are held to a form, against the same requests without one.
-    Forms(forms::Options),
     /// Masks of GBNF grammars beside llama.cpp's sampler, without a server.
     Masks(masks::Options),
 }
@@ -56,11 +45,7 @@ fn main() -> anyhow::Result<()> {
     match arguments.scenario {
         Scenario::Soak(options) => runtime.block_on(soak::run(&target, options)),
         Scenario::Burst(options) => runtime.block_on(burst::run(&target, options)),
-        Scenario::SharedPrefix(options) => runtime.block_on(shared_prefix::run(&target, options)),
-        Scenario::Throughput(options) => runtime.block_on(throughput::run(&target, options)),
-        Scenario::Forms(options) => runtime.block_on(forms::run(&target, options)),
         Scenario::Encode(options) => encode::run(&arguments.model, &options),
         Scenario::Masks(options) => masks::run(&options),
-        Scenario::Decode(options) => decode::run(&runtime, &target, options),
     }
 }

@@ -124,7 +124,9 @@ impl Costs {
         let mut maxima = ingle_kernels::BlockMaxima::default();
         let mut output = Vec::new();
         while output.len() < most {
-            let Some(Allowed::These(mask)) = self.step(compiled, constraint.as_mut(), logits, &mut maxima) else { break };
+            let Some(Allowed::These(mask)) = self.step(compiled, constraint.as_mut(), logits, &mut maxima) else {
+                break;
+            };
             let token = dice.pick(&mask);
             // What ends an answer is allowed and cannot be taken.
             if constraint.accept(token).is_err() {

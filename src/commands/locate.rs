@@ -11,21 +11,21 @@ use ingle::catalog::{
 use crate::cli::FolderArgs;
 
 /// The person at the keyboard asks, for a model that is wanted now: no Python is started for it.
-pub(super) const ON_THE_WAY: FetchPolicy =
+pub(crate) const ON_THE_WAY: FetchPolicy =
     FetchPolicy { pip: PipUse::Never, local_files: LocalFiles::Allow, reach: Reach::Anywhere };
 
 /// The person at the keyboard asks for nothing else than this.
-pub(super) const INSTALL: FetchPolicy =
+pub(crate) const INSTALL: FetchPolicy =
     FetchPolicy { pip: PipUse::LastResort, local_files: LocalFiles::Allow, reach: Reach::Anywhere };
 
 /// Opens the models folder.
-pub(super) fn open(folder: &FolderArgs) -> anyhow::Result<Catalog> {
+pub(crate) fn open(folder: &FolderArgs) -> anyhow::Result<Catalog> {
     let options = CatalogOptions { config_file: folder.models_config_file.clone() };
     Ok(Catalog::open(&folder.models_path, options)?)
 }
 
 /// An installer into a folder, with the settings of the environment.
-pub(super) fn installer(models_path: &Path) -> anyhow::Result<Installer> {
+pub(crate) fn installer(models_path: &Path) -> anyhow::Result<Installer> {
     let hardware = ingle::hardware_in_use();
     let gpu_bytes: u64 = hardware.gpus().map(|gpu| gpu.total_bytes).sum();
     // A model that is wholly on the GPUs is several times faster, so these decide where there are any.
@@ -34,7 +34,7 @@ pub(super) fn installer(models_path: &Path) -> anyhow::Result<Installer> {
 }
 
 /// The name under which the catalog knows `what`, after installing it if it is not in the folder.
-pub(super) fn locate(
+pub(crate) fn locate(
     catalog: &Catalog,
     what: &str,
     policy: FetchPolicy,

@@ -1,13 +1,14 @@
 //! One module a command.
 
+pub(crate) mod bench;
 pub(crate) mod chat;
 pub(crate) mod devices;
 pub(crate) mod encode;
 pub(crate) mod grammar;
 pub(crate) mod health;
-mod locate;
+pub(crate) mod locate;
 pub(crate) mod models;
-mod progress;
+pub(crate) mod progress;
 mod rows;
 pub(crate) mod run;
 pub(crate) mod speech;

@@ -116,6 +116,16 @@ impl Client {
         Ok(frames(self.post("/v1/completions", &request).await?))
     }
 
+    /// The frames that any endpoint streams in answer to any body, such as those of another server; the body says itself
+    /// that it wants a stream. Dropping the stream cancels the request.
+    pub async fn stream<T: DeserializeOwned + Send, B: Serialize + Sync>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<impl Stream<Item = Result<T, ClientError>> + Send + use<T, B>, ClientError> {
+        Ok(frames(self.post(path, body).await?))
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.base_url));
         match &self.api_key {

@@ -361,6 +361,8 @@ pub struct BackendOptions {
     pub parallel: Option<NonZeroU32>,
     /// `swa_full`: a full cache for sliding-window layers.
     pub swa_full: Option<bool>,
+    /// `spec_type`: false for `none`, true for `ngram`.
+    pub speculation: Option<bool>,
     /// `context_shift`: drop old tokens at the edge instead of ending.
     pub context_shift: Option<bool>,
     /// `n_ubatch`: tokens of one graph.

@@ -264,7 +264,7 @@ pub const LLAMA_OPTIONS: &[(&str, Standing)] = &[
     ("mmproj_use_gpu", Planned(VISION)),
     ("image_min_tokens", Planned(VISION)),
     ("image_max_tokens", Planned(VISION)),
-    ("spec_type", Planned(DRAFT)),
+    ("spec_type", Works),
     ("spec_n_max", Planned(DRAFT)),
     ("spec_n_min", Planned(DRAFT)),
     ("spec_p_min", Planned(DRAFT)),

@@ -54,6 +54,31 @@ pub enum CacheType {
     Iq4Nl,
 }
 
+impl CacheType {
+    /// Every type with its name.
+    pub const ALL: [(&'static str, Self); 9] = [
+        ("f32", Self::F32),
+        ("f16", Self::F16),
+        ("bf16", Self::Bf16),
+        ("q8_0", Self::Q8_0),
+        ("q5_1", Self::Q5_1),
+        ("q5_0", Self::Q5_0),
+        ("q4_1", Self::Q4_1),
+        ("q4_0", Self::Q4_0),
+        ("iq4_nl", Self::Iq4Nl),
+    ];
+
+    /// The type with this name, in whatever case.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|&(_, found)| found)
+    }
+
+    /// Its name in lower case.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|&&(_, known)| known == self).map_or("f16", |&(name, _)| name)
+    }
+}
+
 /// Whether the fused attention kernel is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FlashAttention {
@@ -77,6 +102,16 @@ pub enum ContextOverflow {
         /// Tokens at the start that are never forgotten.
         keep: usize,
     },
+}
+
+/// Whether tokens are guessed and checked several at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Speculation {
+    /// Never.
+    Off,
+    /// From what followed the same tokens before in the same text, where that is quicker.
+    #[default]
+    PromptLookup,
 }
 
 /// How rotary embeddings are stretched over a longer context.
@@ -239,6 +274,8 @@ pub struct LoadOptions {
     pub embed: EmbedOptions,
     /// What concerns models that hear and speak.
     pub speech: SpeechOptions,
+    /// Whether tokens are guessed.
+    pub speculation: Speculation,
 }
 
 /// Memory a model will take, in bytes.

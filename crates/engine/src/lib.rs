@@ -25,7 +25,7 @@ mod token;
 
 pub use backend::{
     Backend, CacheType, ContextOverflow, EmbedOptions, Engine, FlashAttention, GpuLayers, LoadOptions, Lora,
-    MemoryEstimate, Pooling, Precision, RopeScaling, SpeechOptions, SplitMode, Task, Yarn,
+    MemoryEstimate, Pooling, Precision, RopeScaling, Speculation, SpeechOptions, SplitMode, Task, Yarn,
 };
 pub use batch::{Answered, BatchConfig, BatchHandle, BatchModel, BatchStats, BatchThread, Cost, Interrupt, Pending};
 pub use constraint::{Allowed, Constraint, ConstraintError, ConstraintHandle, TokenMask};

@@ -169,6 +169,7 @@ impl Job {
             n_slots: plan.n_slots,
             max_waiting: options.max_waiting.unwrap_or(DEFAULT_MAX_WAITING),
             most_saved_bytes: plan.most_saved_bytes,
+            speculation: options.speculation,
             overflow: options.overflow,
             chat_template: info.chat_template.clone(),
             architecture: info.architecture.clone().unwrap_or_default(),

@@ -22,6 +22,8 @@ mod header;
 mod log;
 mod lora;
 mod model;
+#[cfg(not(feature = "plugins"))]
+mod operations;
 mod partition;
 mod peer;
 mod placement;
@@ -34,6 +36,8 @@ mod tokenizer;
 
 pub use backend::{LlamaBackend, LoadedModel};
 pub use decoder::LlamaDecoder;
+#[cfg(not(feature = "plugins"))]
+pub use operations::use_own_operations;
 pub use peer::{PeerGrammar, PeerVocabulary};
 pub use plugins::{LoadedPlugin, PluginReport, RefusedPlugin, plugin_report};
 pub use process::{gpu_registries, initialise_with};

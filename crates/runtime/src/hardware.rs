@@ -6,6 +6,7 @@
 
 mod choice;
 mod cpu;
+mod energy;
 mod gpu;
 mod memory;
 mod nvml;
@@ -16,6 +17,7 @@ mod tests;
 
 use std::fmt::Write as _;
 
+pub use energy::EnergyMeter;
 use ingle_engine::Hardware;
 pub use ingle_engine::{Device, DeviceKind, DeviceLoad};
 

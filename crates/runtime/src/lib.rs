@@ -35,7 +35,7 @@ pub use complete::{CompletionCall, PromptInput};
 pub use edit::EditCall;
 pub use embed::{EmbedCall, EmbedInput, EmbedPrompt, Embeddings, LongTexts};
 pub use error::RuntimeError;
-pub use manager::Lease;
+pub use manager::{Lease, LoadPlan};
 pub use options::{AnswerOptions, LoadDefaults, SamplingOverrides, TokenWindow};
 pub use rerank::{Ranked, Ranking, RerankCall};
 pub use residency::ResidencyOptions;
@@ -49,9 +49,10 @@ pub use voice::{VoiceCall, VoiceSegment};
 
 pub use ingle_catalog as catalog;
 pub use ingle_engine::{
-    Allowed, AnswerToken, Backend, BatchStats, Completion, ContextOverflow, EngineError, FinishReason, GenerationEvent,
-    GpuLayers, Hardware, Health, HeardSegment, HeardWord, HearingTask, Piece, PrefixReuse, Segment, Surround,
-    TextStats, Timings, TokenId, TokenKind, Usage, sampling,
+    Allowed, AnswerToken, Backend, BatchStats, BatchToken, CacheType, Completion, ContextOverflow, Decoder,
+    EndOfGeneration, Engine, EngineError, FinishReason, FlashAttention, Generation, GenerationEvent, GenerationRequest,
+    GpuLayers, Hardware, Health, HeardSegment, HeardWord, HearingTask, LoadOptions, Piece, PrefixReuse, Segment,
+    Speculation, Surround, TextModel, TextStats, Timings, TokenId, TokenKind, Tokenizer, Usage, sampling,
 };
 pub use ingle_grammar::{
     Compiled, Environment as GrammarEnvironment, GrammarCache, GrammarError, GrammarSource, Strictness, TextMatch,

@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use ingle_catalog::ModelConfig;
-use ingle_engine::{Backend, Hardware, Health, MemoryEstimate, TextModel};
+use ingle_engine::{Backend, Hardware, Health, LoadOptions, MemoryEstimate, TextModel};
 use tokio::sync::watch as channel;
 
 use crate::options::load_options;
@@ -69,6 +69,14 @@ pub(crate) struct Manager {
     is_watched: AtomicBool,
 }
 
+/// How a model would be loaded, for a caller that loads it by itself.
+pub struct LoadPlan {
+    /// What runs it.
+    pub backend: Arc<dyn Backend>,
+    /// Its configuration, as the backend gets it.
+    pub options: LoadOptions,
+}
+
 /// What a model is asked for with.
 pub(crate) struct Wanted<'a> {
     pub(crate) config: &'a ModelConfig,
@@ -106,11 +114,17 @@ impl Manager {
         !self.is_watched.swap(true, Ordering::AcqRel)
     }
 
+    /// How the model would be loaded.
+    pub(crate) fn plan(&self, wanted: Wanted<'_>) -> Result<LoadPlan, RuntimeError> {
+        let backend = self.backend_of(wanted.config, &wanted.path)?;
+        let options = load_options(wanted.config, wanted.path, wanted.folder, &self.defaults)?;
+        Ok(LoadPlan { backend, options })
+    }
+
     /// A lease of the model; loads it when it is not in memory, on a thread of its own.
     pub(crate) async fn lease(self: &Arc<Self>, wanted: Wanted<'_>) -> Result<Lease, RuntimeError> {
         let config = wanted.config;
-        let backend = self.backend_of(config, &wanted.path)?;
-        let options = load_options(config, wanted.path, wanted.folder, &self.defaults)?;
+        let LoadPlan { backend, options } = self.plan(wanted)?;
         let origin = Origin::new(options);
         loop {
             match self.find_or_start(config, &backend, &origin)? {

@@ -6,7 +6,8 @@ use ingle_catalog::{BackendOptions, ModelConfig, TokenCount, TokenPooling, Useca
 use ingle_engine::sampling::{self, Dry, DryBreakers, Mirostat, SamplerKind, SamplingParams, Xtc};
 use ingle_engine::{
     CacheType, ContextOverflow, EmbedOptions, EngineError, FlashAttention, GpuLayers, LoadOptions, Lora, Pooling,
-    Precision, PrefixReuse, RopeScaling, Segment, SpeechOptions, SplitMode, Surround, Task, TokenId, Tokenizer, Yarn,
+    Precision, PrefixReuse, RopeScaling, Segment, Speculation, SpeechOptions, SplitMode, Surround, Task, TokenId,
+    Tokenizer, Yarn,
 };
 
 use ingle_grammar::GrammarSource;
@@ -246,17 +247,6 @@ pub(crate) fn load_options(
     defaults: &LoadDefaults,
 ) -> Result<LoadOptions, RuntimeError> {
     let load = &config.load;
-    let cache_type = |option: &'static str, name: &Option<String>| match name {
-        Some(name) => parse_cache_type(name).ok_or_else(|| {
-            RuntimeError::from(EngineError::Option {
-                option: option.into(),
-                reason: format!(
-                    "{name:?} is not a cache type; use f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0 or iq4_nl"
-                ),
-            })
-        }),
-        None => Ok(CacheType::default()),
-    };
     let gpu_layers = load.gpu_layers.map(|layers| match layers {
         ingle_catalog::GpuLayers::All => GpuLayers::Auto,
         ingle_catalog::GpuLayers::Count(n_layers) => GpuLayers::Count(n_layers),
@@ -303,6 +293,15 @@ pub(crate) fn load_options(
         tasks: tasks(config),
         embed: embed_options(&load.options),
         speech: speech_options(config),
+        speculation: speculation(load.options.speculation),
+    })
+}
+
+fn cache_type(option: &'static str, name: &Option<String>) -> Result<CacheType, EngineError> {
+    let Some(name) = name else { return Ok(CacheType::default()) };
+    CacheType::from_name(name).ok_or_else(|| EngineError::Option {
+        option: option.into(),
+        reason: format!("{name:?} is not a cache type; use {}", CacheType::ALL.map(|(name, _)| name).join(", ")),
     })
 }
 
@@ -355,6 +354,10 @@ fn embed_options(from: &BackendOptions) -> EmbedOptions {
     }
 }
 
+fn speculation(is_on: Option<bool>) -> Speculation {
+    if is_on == Some(false) { Speculation::Off } else { Speculation::PromptLookup }
+}
+
 fn rope_scaling(scaling: ingle_catalog::RopeScaling) -> RopeScaling {
     match scaling {
         ingle_catalog::RopeScaling::None => RopeScaling::None,
@@ -374,19 +377,4 @@ fn keep(config: &ModelConfig) -> usize {
         Some(TokenCount::All) => usize::MAX,
         None => 0,
     }
-}
-
-fn parse_cache_type(name: &str) -> Option<CacheType> {
-    Some(match name.to_ascii_lowercase().as_str() {
-        "f32" => CacheType::F32,
-        "f16" => CacheType::F16,
-        "bf16" => CacheType::Bf16,
-        "q8_0" => CacheType::Q8_0,
-        "q4_0" => CacheType::Q4_0,
-        "q4_1" => CacheType::Q4_1,
-        "q5_0" => CacheType::Q5_0,
-        "q5_1" => CacheType::Q5_1,
-        "iq4_nl" => CacheType::Iq4Nl,
-        _ => return None,
-    })
 }

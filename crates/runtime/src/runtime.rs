@@ -8,7 +8,7 @@ use ingle_engine::{Backend, Hardware, Segment, Surround, TokenId};
 
 use crate::complete::ALWAYS_COUNTED;
 use crate::manager::{Manager, Probe, Wanted};
-use crate::{Lease, LoadDefaults, LoadedModel, ModelState, Readiness, ResidencyOptions, RuntimeError};
+use crate::{Lease, LoadDefaults, LoadPlan, LoadedModel, ModelState, Readiness, ResidencyOptions, RuntimeError};
 
 /// Looks at the models come no more often.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
@@ -87,6 +87,17 @@ impl Runtime {
         self.watch();
         let wanted = Wanted { config: &entry.config, path, folder: self.0.catalog.models_path() };
         self.0.manager.lease(wanted).await
+    }
+
+    /// How a model would be loaded. Whoever loads it by this plan keeps it for itself: it is in nobody's way and in no
+    /// list, and room is not made for it.
+    ///
+    /// # Errors
+    /// When there is no such model, or its configuration cannot be carried out.
+    pub fn load_plan(&self, model: Option<&str>, usecase: Usecase) -> Result<LoadPlan, RuntimeError> {
+        let entry = self.0.catalog.resolve(model, usecase)?;
+        let path = entry.weights()?.path.clone();
+        self.0.manager.plan(Wanted { config: &entry.config, path, folder: self.0.catalog.models_path() })
     }
 
     /// Starts the thread that looks for idle models, with the first one that is loaded. It ends with the runtime.

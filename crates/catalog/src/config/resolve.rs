@@ -310,6 +310,7 @@ fn backend_options(written: &[String]) -> Resolved<BackendOptions> {
             }
             "parallel" | "n_parallel" => options.parallel = option_count(line, value)?,
             "swa_full" => options.swa_full = Some(option_flag(line, value)?),
+            "spec_type" => options.speculation = Some(speculation(line, value)?),
             "context_shift" => options.context_shift = Some(option_flag(line, value)?),
             "check_tensors" => options.check_tensors = Some(option_flag(line, value)?),
             "n_ubatch" => options.n_ubatch = option_count(line, value)?,
@@ -328,6 +329,17 @@ fn backend_options(written: &[String]) -> Resolved<BackendOptions> {
         }
     }
     Ok(options)
+}
+
+/// Whether tokens are guessed: from the text itself, or not at all.
+fn speculation(line: &str, value: Option<&str>) -> Resolved<bool> {
+    match value {
+        Some("none") => Ok(false),
+        Some(kind) if kind.starts_with("ngram") => Ok(true),
+        Some(_) | None => {
+            bad("options", format!("{line:?}: use spec_type:none or spec_type:ngram; no other kind is there"))
+        }
+    }
 }
 
 fn option_flag(line: &str, value: Option<&str>) -> Resolved<bool> {

@@ -87,6 +87,7 @@ fn bad_values_name_their_key() {
         ("main_gpu: first", "main_gpu"),
         ("options: ['parallel:many']", "options"),
         ("options: ['swa_full:perhaps']", "options"),
+        ("options: ['spec_type:oracle']", "options"),
         ("options: ['pooling:none']", "options"),
         ("options: ['pooling:most']", "options"),
         ("options: ['embd_normalize:1']", "options"),
@@ -203,6 +204,9 @@ fn every_option_that_works_changes_the_configuration() {
         let with = |value: &str| config(&format!("options: ['{option}:{value}']"));
         // Counts are no switches, and a switch may be on already.
         let differs = |value: &str| with(value).is_ok_and(|config| config.load != LoadConfig::default());
-        assert!(["3", "true", "false", "row", "mean", "2"].into_iter().any(differs), "{option} changes nothing");
+        assert!(
+            ["3", "true", "false", "row", "mean", "2", "none"].into_iter().any(differs),
+            "{option} changes nothing"
+        );
     }
 }

@@ -341,6 +341,7 @@ impl Decoder for FakeDecoder {
 /// As [`TextModel::start`].
 pub fn start(limits: DecoderLimits, n_slots: usize, answers: Answers) -> Result<TextModel, EngineError> {
     let config = TextConfig {
+        speculation: crate::Speculation::default(),
         name: "fake".into(),
         n_slots,
         max_waiting: 256,
@@ -405,6 +406,7 @@ impl FakeBackend {
         let n_cells = options.context_size.unwrap_or(512);
         let limits = DecoderLimits { n_cells, n_sequence_tokens: n_cells, ..limits() };
         let config = TextConfig {
+            speculation: options.speculation,
             name: options.name.clone(),
             n_slots: options.parallel.unwrap_or(4).min(limits.n_seqs),
             max_waiting: options.max_waiting.unwrap_or(self.max_waiting),

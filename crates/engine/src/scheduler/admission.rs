@@ -158,6 +158,8 @@ impl Scheduler {
             reserved_len,
             overflow: submission.overflow,
             resting: false,
+            guesses: Vec::new(),
+            n_unsettled: 0,
             prefix_step: submission.prefix_step,
             n_generated: 0,
             max_tokens: submission.max_tokens,

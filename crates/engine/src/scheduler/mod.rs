@@ -120,6 +120,10 @@ struct Running {
     clean_len: usize,
     /// The reader is slow: no further token for now.
     resting: bool,
+    /// Tokens that may follow, to be checked in the next step.
+    guesses: Vec<TokenId>,
+    /// Guesses that the model has computed behind what counts, until they are accepted or dropped.
+    n_unsettled: usize,
     prefix_step: usize,
     /// Tokens sampled so far.
     n_generated: usize,
@@ -245,6 +249,7 @@ impl Scheduler {
     /// Ends a running request; its computed tokens stay as a cached prefix. Unknown ids are ignored.
     pub fn finish(&mut self, id: RequestId) {
         let Some(idx) = self.running.iter().position(|running| running.id == id) else { return };
+        self.drop_guesses(id);
         let mut ended = self.running.remove(idx);
         self.started.retain(|started| started.id != id);
         let keep_len = ended.shareable_len();
@@ -296,6 +301,45 @@ impl Scheduler {
         } else {
             Verdict::LengthReached
         }
+    }
+
+    /// Has the next step check `guesses` for what follows the last token of an answer, as far as there is room: each gets
+    /// a row. Unknown ids, and answers with more than one token to compute, are ignored.
+    pub fn set_guesses(&mut self, id: RequestId, guesses: &[TokenId]) {
+        let Some(running) = self.running.iter_mut().find(|running| running.id == id) else { return };
+        if running.uncomputed() != 1 || !running.is_decoding() {
+            return;
+        }
+        let until_limit = running.max_tokens.map_or(usize::MAX, |most| most.saturating_sub(running.n_generated + 1));
+        let room = running.reserved_len - running.tokens.len();
+        running.guesses.clear();
+        running.guesses.extend(&guesses[..guesses.len().min(until_limit).min(room)]);
+    }
+
+    /// The last token that was pushed is the first guess that is not settled: the model has computed it.
+    ///
+    /// # Panics
+    /// When there is no such guess.
+    pub fn accept_guess(&mut self, id: RequestId) {
+        let idx = self.running_idx(id);
+        assert_eq!(self.running[idx].uncomputed(), 1, "a guess is accepted when its token was pushed");
+        assert!(self.running[idx].n_unsettled > 0, "a guess is accepted once");
+        let cell = self.pool.take().expect("room was made before the step; this is a bug");
+        self.running[idx].cells.push(cell);
+        self.running[idx].n_unsettled -= 1;
+    }
+
+    /// The guesses that are not settled were wrong: they leave the cache. Unknown ids are ignored.
+    pub fn drop_guesses(&mut self, id: RequestId) {
+        let Some(running) = self.running.iter_mut().find(|running| running.id == id) else { return };
+        if std::mem::take(&mut running.n_unsettled) > 0 {
+            self.pending_ops.push(CacheOp::Cut { seq: running.seq, n_tokens: running.cells.len() });
+        }
+    }
+
+    /// Cache operations that are due before anything else happens to the cache.
+    pub fn take_ops(&mut self) -> Vec<CacheOp> {
+        std::mem::take(&mut self.pending_ops)
     }
 
     /// Forgets everything that finished requests left behind.
@@ -375,6 +419,7 @@ impl Scheduler {
             assert!(running.computed_len() <= running.tokens.len(), "computed tokens are tokens");
             assert!(running.computed_len() <= running.reserved_len, "no cell beyond the reservation");
             assert!(running.tokens.len() <= running.reserved_len, "no token beyond the reservation");
+            assert_eq!(running.n_unsettled, 0, "guesses are settled after their step");
             assert!(running.reserved_len <= self.config.limits.n_sequence_tokens, "no sequence beyond the context");
         }
         for cached in &self.cached {

@@ -55,6 +55,8 @@ pub struct StepEntry {
     pub request: RequestId,
     /// What the model computes.
     pub token: BatchToken,
+    /// It may follow the entry before; whether it does, that entry's row tells.
+    pub is_guess: bool,
 }
 
 /// What prompts get of a step while answers are generated.
@@ -77,6 +79,8 @@ pub struct Step {
     pub n_prompt_tokens: usize,
     /// Answers that could go on have no entry.
     pub answers_wait: bool,
+    /// Entries that are guesses.
+    pub n_guesses: usize,
 }
 
 impl Step {
@@ -105,19 +109,27 @@ impl Scheduler {
             },
         };
         let mut entries = Vec::new();
+        // Guesses take rows and time that prompts can use better.
+        let mut guesses_left = match self.prompts_left() {
+            (_, 0) => self.config.limits.n_seqs.min(n_batch).saturating_sub(n_decoding),
+            (_, _) => 0,
+        };
         if !answers_wait {
             for running in self.running.iter().filter(|running| running.is_decoding() && !running.resting) {
                 push_entries(&mut entries, running, 1);
+                guesses_left -= push_guesses(&mut entries, running, guesses_left);
             }
         }
-        let n_answers = entries.len();
+        self.running.iter_mut().for_each(|running| running.guesses.clear());
+        let n_guesses = entries.iter().filter(|entry| entry.is_guess).count();
+        let n_answers = entries.len() - n_guesses;
         let n_forced = if answers_wait { 0 } else { self.push_forced_entries(&mut entries) };
         for (idx, n_tokens) in self.share_budget(budget.saturating_sub(n_forced)) {
             push_entries(&mut entries, &self.running[idx], n_tokens);
         }
-        let n_prompt_tokens = entries.len() - n_answers;
+        let n_prompt_tokens = entries.len() - n_answers - n_guesses;
         self.make_room(entries.len());
-        Step { ops: std::mem::take(&mut self.pending_ops), entries, n_prompt_tokens, answers_wait }
+        Step { ops: self.take_ops(), entries, n_prompt_tokens, answers_wait, n_guesses }
     }
 
     /// Appends what answers have beyond their next token, as tokens that were forced leave it; how many.
@@ -183,9 +195,13 @@ impl Scheduler {
     /// When an entry is not the next one of its request.
     pub fn computed(&mut self, entries: &[StepEntry]) {
         for entry in entries {
-            let cell = self.pool.take().expect("room was made before the step; this is a bug");
             let idx = self.running_idx(entry.request);
             let running = &mut self.running[idx];
+            if entry.is_guess {
+                running.n_unsettled += 1;
+                continue;
+            }
+            let cell = self.pool.take().expect("room was made before the step; this is a bug");
             assert_eq!(running.cells.len(), entry.token.position, "tokens are computed in order");
             running.cells.push(cell);
         }
@@ -205,6 +221,16 @@ fn push_entries_from(entries: &mut Vec<StepEntry>, running: &Running, from: usiz
             seq: running.seq,
             wants_row: position + 1 == running.tokens.len(),
         };
-        entries.push(StepEntry { request: running.id, token });
+        entries.push(StepEntry { request: running.id, token, is_guess: false });
     }
+}
+
+/// Appends at most `most` guesses behind the last token of `running`; how many.
+fn push_guesses(entries: &mut Vec<StepEntry>, running: &Running, most: usize) -> usize {
+    let guesses = &running.guesses[..running.guesses.len().min(most)];
+    for (position, &token) in (running.tokens.len()..).zip(guesses) {
+        let token = BatchToken { token, position, seq: running.seq, wants_row: true };
+        entries.push(StepEntry { request: running.id, token, is_guess: true });
+    }
+    guesses.len()
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::channel::{Channel, Sent, Terminal};
 use super::guard::{Forcing, Guard, MaskThread, Patience, Ruling};
+use super::lookup::{GuessMeter, Lookup, MOST_GUESSES};
 use super::pacer::{Pacer, PromptOutlook, PromptPart};
 use super::parking::ParkMeter;
 use super::request::{EndOfGeneration, Ended, FinishReason, PrefixReuse, Queued, TokenEvent};
@@ -41,6 +42,8 @@ struct Live {
     late_row: Option<Vec<f32>>,
     /// How long it may run.
     time_limit: Option<Duration>,
+    /// Its text so far, if its tokens may be guessed.
+    lookup: Option<Lookup>,
 }
 
 /// The state of the thread.
@@ -53,6 +56,7 @@ pub(super) struct EngineLoop<D> {
     live: BTreeMap<RequestId, Live>,
     pacer: Pacer,
     parking: ParkMeter,
+    guessing: GuessMeter,
     /// Buffers for sampling, shared by all sequences.
     scratch: Scratch,
     /// States of finished prefixes that have left the cache.
@@ -117,6 +121,7 @@ impl<D: Decoder> EngineLoop<D> {
             live: BTreeMap::new(),
             pacer: Pacer::default(),
             parking: ParkMeter::default(),
+            guessing: GuessMeter::default(),
             scratch: Scratch::default(),
             saved: BTreeMap::new(),
             most_saved_bytes: config.most_saved_bytes,
@@ -148,10 +153,13 @@ impl<D: Decoder> EngineLoop<D> {
             if parking_pays && self.parking.may_interrupt(Instant::now()) {
                 self.scheduler.excess().into_iter().for_each(|parkable| self.park(parkable));
             }
-            let decoder = &self.decoder;
             let (position, n_tokens) = self.scheduler.prompts_left();
             let n_answers = self.scheduler.n_answers();
             let share = self.pacer.share(PromptOutlook { position, n_tokens, n_answers });
+            if n_tokens == 0 {
+                self.guess(n_answers);
+            }
+            let decoder = &self.decoder;
             let step = self.scheduler.next_step(share, &|seq| decoder.first_held(seq));
             self.note_started();
             self.publish();
@@ -172,7 +180,7 @@ impl<D: Decoder> EngineLoop<D> {
 
     /// Takes what has arrived into the scheduler.
     fn accept(&mut self) {
-        for Queued { id, request, sampler, channel } in self.shared.inbox.take() {
+        for Queued { id, request, sampler, channel, lookup } in self.shared.inbox.take() {
             let overflow = request.overflow.unwrap_or(self.overflow);
             let samples = request.sampling.top_logprobs.is_some() || overflow != ContextOverflow::Stop;
             let submission = Submission {
@@ -196,6 +204,7 @@ impl<D: Decoder> EngineLoop<D> {
                 forcing: if samples { Forcing::Samples } else { Forcing::Takes },
                 time_limit: request.time_limit,
                 late_row: None,
+                lookup,
             };
             self.live.insert(id, live);
             if let Err(error) = self.scheduler.admit(submission) {
@@ -265,10 +274,7 @@ impl<D: Decoder> EngineLoop<D> {
         match self.decoder.decode(&batch) {
             Ok(()) => {
                 let took = begun.elapsed();
-                let n_answers = batch.len() - step.n_prompt_tokens;
-                let positions = batch[n_answers..].iter().map(|token| token.position).sum();
-                let prompt = PromptPart { n_tokens: step.n_prompt_tokens, positions };
-                self.pacer.record(n_answers, prompt, took, step.answers_wait);
+                self.learn(step, took);
                 self.n_failures = 0;
                 self.stats.steps += 1;
                 self.stats.decode_micros += took.as_micros() as u64;
@@ -278,6 +284,35 @@ impl<D: Decoder> EngineLoop<D> {
             }
             Err(DecodeError::NoRoom) => self.relieve(&step.entries),
             Err(DecodeError::Failed { reason }) => self.fail_step(&step.entries, &reason),
+        }
+    }
+
+    /// Takes the time of a step into account.
+    fn learn(&mut self, step: &Step, took: Duration) {
+        let n_answers = step.entries.len() - step.n_prompt_tokens - step.n_guesses;
+        if step.n_guesses > 0 {
+            let plain = self.pacer.plain_secs(n_answers).unwrap_or(0.0);
+            self.guessing.record(plain, step.n_guesses, took);
+            self.pacer.grow_old(n_answers);
+            self.stats.guesses += step.n_guesses as u64;
+            return;
+        }
+        let positions = step.entries[n_answers..].iter().map(|entry| entry.token.position).sum();
+        let prompt = PromptPart { n_tokens: step.n_prompt_tokens, positions };
+        self.pacer.record(n_answers, prompt, took, step.answers_wait);
+    }
+
+    /// Proposes tokens for the next step, where checking them is expected to be quicker than sampling them one by one.
+    fn guess(&mut self, n_answers: usize) {
+        let Some(plain) = self.pacer.plain_secs(n_answers).filter(|_| !self.pacer.wants_plain(n_answers)) else {
+            return;
+        };
+        for (&id, live) in self.live.iter().filter(|(_, live)| live.started.is_some()) {
+            let Some(lookup) = live.lookup.as_ref().filter(|lookup| !lookup.guesses(1).is_empty()) else { continue };
+            let n_guesses = self.guessing.n_guesses(plain, n_answers, lookup.rate()).min(MOST_GUESSES);
+            if n_guesses > 0 {
+                self.scheduler.set_guesses(id, lookup.guesses(n_guesses));
+            }
         }
     }
 
@@ -358,6 +393,14 @@ impl<D: Decoder> EngineLoop<D> {
 
     fn sample(&mut self, entries: &[StepEntry]) {
         for (entry_idx, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.token.wants_row) {
+            if entry.is_guess {
+                // Whoever sampled the row before has looked at it.
+                continue;
+            }
+            if entries.get(entry_idx + 1).is_some_and(|next| next.is_guess) {
+                self.sample_guessed(entries, entry_idx);
+                continue;
+            }
             let id = entry.request;
             let live = self.live.get_mut(&id).expect("a request in a step is live; this is a bug");
             let ruling = live.guard.ruling(Patience::Short);
@@ -370,6 +413,43 @@ impl<D: Decoder> EngineLoop<D> {
                 }
                 Err(error) => self.deliver(id, Err(error)),
             }
+        }
+        // Wrong guesses leave the cache before anything is saved of it; the rows are not needed any more.
+        if entries.iter().any(|entry| entry.is_guess) {
+            let ops = self.scheduler.take_ops();
+            self.apply(&ops);
+        }
+    }
+
+    /// Samples an answer whose next tokens were guessed: each row holds as long as the guesses before it were right.
+    fn sample_guessed(&mut self, entries: &[StepEntry], first_idx: usize) {
+        let id = entries[first_idx].request;
+        let mut entry_idx = first_idx;
+        // A row was asked for; a request that has ended has no more of them.
+        while let Some(live) = self.live.get_mut(&id) {
+            let chosen = match self.decoder.row(entry_idx) {
+                Ok(row) => choose(live, &mut self.scratch, row, Ruling::All),
+                Err(error) => Err(error),
+            };
+            let sampled = match &chosen {
+                Ok(Chosen::Token(sampled)) => Some(sampled.token),
+                Ok(Chosen::Forced(_) | Chosen::Complete) | Err(_) => None,
+            };
+            let guess = entries.get(entry_idx + 1).filter(|next| next.is_guess && next.request == id);
+            let is_right = sampled.is_some() && guess.map(|guess| guess.token.token) == sampled;
+            if !is_right {
+                // The end of the answer may come with this token, and with it what becomes of its cells.
+                self.scheduler.drop_guesses(id);
+                self.deliver(id, chosen);
+                break;
+            }
+            self.deliver(id, chosen);
+            if !self.live.contains_key(&id) {
+                break;
+            }
+            self.stats.guesses_right += 1;
+            self.scheduler.accept_guess(id);
+            entry_idx += 1;
         }
     }
 
@@ -426,6 +506,9 @@ impl<D: Decoder> EngineLoop<D> {
                 self.scheduler.set_resting(id, sent == Sent::Full);
                 if let Some(live) = self.live.get_mut(&id) {
                     live.guard.accept(token, live.forcing, self.masks.as_ref());
+                    if let Some(lookup) = &mut live.lookup {
+                        lookup.push(token);
+                    }
                 }
             }
         }

@@ -10,6 +10,7 @@ mod engine_loop;
 mod generation;
 mod guard;
 mod inbox;
+mod lookup;
 mod pacer;
 mod parking;
 mod request;
@@ -27,6 +28,7 @@ use channel::Channel;
 use engine_loop::EngineLoop;
 pub use generation::{BlockingGeneration, Generation};
 use inbox::Inbox;
+use lookup::Lookup;
 use request::Queued;
 pub use request::{
     AnswerToken, Completion, ControlTokens, EndOfGeneration, FinishReason, GenerationEvent, GenerationRequest, Piece,
@@ -48,6 +50,8 @@ pub struct TextConfig {
     pub max_waiting: usize,
     /// Main memory for finished prefixes that have left the cache, in bytes.
     pub most_saved_bytes: usize,
+    /// Whether tokens are guessed and checked several at a time where that is quicker.
+    pub speculation: crate::Speculation,
     /// What requests do at the end of the context unless they say otherwise.
     pub overflow: crate::ContextOverflow,
     /// The chat template the model file brings, if any.
@@ -83,6 +87,10 @@ pub struct TextStats {
     pub steps: u64,
     /// Microseconds spent in the model.
     pub decode_micros: u64,
+    /// Tokens that were guessed and checked.
+    pub guesses: u64,
+    /// Of these, the right ones.
+    pub guesses_right: u64,
 }
 
 /// What the handle, the thread and a fault handler share.
@@ -310,6 +318,18 @@ impl TextModel {
         Ok(sampler)
     }
 
+    /// Guessing pays for some answers only. A seeded answer shall not depend on how long steps take, a constraint would
+    /// have to be asked for every guess, and a state that cannot be cut cannot take a wrong one back.
+    fn lookup(&self, request: &GenerationRequest) -> Option<Lookup> {
+        let overflow = request.overflow.unwrap_or(self.0.config.overflow);
+        let may_guess = self.0.config.speculation == crate::Speculation::PromptLookup
+            && request.sampling.seed.is_none()
+            && request.constraint.is_none()
+            && overflow == crate::ContextOverflow::Stop
+            && self.0.limits.sharing != crate::PrefixSharing::TakeOverWhole;
+        may_guess.then(|| Lookup::new(&request.prompt))
+    }
+
     fn prepare(&self, request: GenerationRequest) -> Result<(Queued, Generation), EngineError> {
         self.check(&request)?;
         let sampler = self.sampler(&request)?;
@@ -324,7 +344,8 @@ impl TextModel {
             seed: sampler.seed(),
         });
         let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
-        Ok((Queued { id, request, sampler, channel }, generation))
+        let lookup = self.lookup(&request);
+        Ok((Queued { id, request, sampler, channel, lookup }, generation))
     }
 
     fn enqueue(&self, queued: Vec<Queued>) -> Result<(), EngineError> {

@@ -146,6 +146,21 @@ impl Pacer {
         self.n_rests = if answers_waited || n_answers > 0 { n_rests(extra, plain) } else { 0 };
     }
 
+    /// Seconds of a step with `n_answers` answers and nothing else; none when nothing is known.
+    pub(super) fn plain_secs(&self, n_answers: usize) -> Option<f64> {
+        self.plain.secs(n_answers)
+    }
+
+    /// Is it time for a step without anything beside answers, to measure it?
+    pub(super) fn wants_plain(&self, n_answers: usize) -> bool {
+        self.plain.is_old(n_answers)
+    }
+
+    /// A step had more than answers and prompts.
+    pub(super) fn grow_old(&mut self, n_answers: usize) {
+        self.plain.grow_old(n_answers);
+    }
+
     /// Seconds that a prompt token takes where many are computed at once; none before that happened.
     pub(super) fn token_secs(&self) -> Option<f64> {
         self.token_secs

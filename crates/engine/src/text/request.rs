@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::channel::Channel;
+use super::lookup::Lookup;
 use crate::sampling::{Sampler, SamplingParams, TokenLogprob};
 use crate::{ConstraintHandle, ContextOverflow, TokenId};
 
@@ -158,4 +159,6 @@ pub(super) struct Queued {
     /// Made where the request is checked, off the engine thread.
     pub(super) sampler: Sampler,
     pub(super) channel: Arc<Channel>,
+    /// Its text so far, if its tokens may be guessed.
+    pub(super) lookup: Option<Lookup>,
 }

@@ -198,6 +198,7 @@ impl Decoder for Gate {
 
 fn config(name: &str) -> TextConfig {
     TextConfig {
+        speculation: crate::Speculation::default(),
         name: name.into(),
         n_slots: 1,
         max_waiting: 8,
@@ -296,4 +297,27 @@ fn control_tokens_are_hidden_unless_asked_for() {
     let (text, completion) = collect(model.submit(request("x", 10)).unwrap()).unwrap();
     assert_eq!((text.as_str(), completion.usage.completion_tokens), ("ab", 3));
     assert!(completion.timings.generation < Duration::from_secs(60));
+}
+
+#[test]
+fn a_text_that_repeats_itself_takes_fewer_steps_and_is_the_same() {
+    let said = "so it goes on and on, ".repeat(12);
+    let roomy = DecoderLimits { n_seqs: 32, ..limits() };
+    let model = start(roomy, 2, Answers::Text(said.clone())).unwrap();
+    for kind in [EndOfGeneration::Stops, EndOfGeneration::Ignored] {
+        let before = model.stats();
+        let sent = GenerationRequest { end_of_generation: kind, ..request("hi", said.len()) };
+        let (text, completion) = collect(model.submit(sent).unwrap()).unwrap();
+        assert_eq!((text.as_str(), completion.usage.completion_tokens), (said.as_str(), said.len()));
+        let after = model.stats();
+        let (n_guesses, n_right) = (after.guesses - before.guesses, after.guesses_right - before.guesses_right);
+        assert!(n_right > 0 && n_right <= n_guesses, "{n_right} of {n_guesses} guesses were right");
+        assert_eq!(after.steps - before.steps, said.len() as u64 - n_right, "a right guess saves a step");
+    }
+    // A seed makes an answer depend on nothing else.
+    let before = model.stats().guesses;
+    let mut seeded = request("hi", said.len());
+    seeded.sampling.seed = Some(3);
+    collect(model.submit(seeded).unwrap()).unwrap();
+    assert_eq!(model.stats().guesses, before);
 }

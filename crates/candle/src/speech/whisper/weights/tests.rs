@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{ModelFiles, Weights as _, WeightsError};
+use super::{ModelFiles, WeightsError};
 
 fn open(path: &Path) -> Result<ModelFiles, WeightsError> {
     ModelFiles::open(path)

@@ -1,0 +1,171 @@
+//! Guesses the next tokens of an answer from what followed the same tokens before (prompt lookup decoding, Saxena 2023),
+//! and how many guesses are worth a row each.
+//!
+//! Guessing costs nothing; checking a guess costs a row of the step. So guesses are compared with what was sampled
+//! whether they were checked or not, and rows are spent only on an answer whose guesses have been right of late.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::TokenId;
+
+/// Tokens that must have occurred in this order for a guess.
+const PATTERN: usize = 3;
+/// Most guesses that a step checks for one answer.
+pub(super) const MOST_GUESSES: usize = 16;
+/// Weight of a new guess in the rate of right ones.
+const NEW_RATE: f64 = 0.15;
+/// Weight of a new measurement.
+const NEW: f64 = 0.25;
+/// Guesses have to promise this much more speed before they are checked.
+const MARGIN: f64 = 1.08;
+/// Steps are lengthened to at most this many times their time: other answers wait as long.
+const MOST_STRETCH: f64 = 3.0;
+/// Part of a plain step that a row is expected to add before it was measured.
+const FIRST_GUESS: f64 = 0.5;
+
+/// One answer's text and where it has been here before.
+#[derive(Debug)]
+pub(super) struct Lookup {
+    tokens: Vec<TokenId>,
+    /// For tokens in a row: the place behind their last occurrence.
+    places: HashMap<[TokenId; PATTERN], usize>,
+    /// Place of the token that is expected next.
+    expected: Option<usize>,
+    /// Share of right guesses, smoothed.
+    rate: f64,
+}
+
+impl Lookup {
+    /// Begins with the tokens of the prompt.
+    pub(super) fn new(prompt: &[TokenId]) -> Self {
+        let mut places = HashMap::with_capacity(prompt.len());
+        for (idx, pattern) in prompt.windows(PATTERN).enumerate() {
+            let pattern: [TokenId; PATTERN] = pattern.try_into().expect("windows have this length");
+            places.insert(pattern, idx + PATTERN);
+        }
+        // The end of the prompt is its own last occurrence; what it may continue shows with the next token.
+        Self { tokens: prompt.to_vec(), places, expected: None, rate: 0.0 }
+    }
+
+    /// Takes a token into the text, and learns whether it was expected.
+    pub(super) fn push(&mut self, token: TokenId) {
+        if let Some(place) = self.expected {
+            let is_right = self.tokens[place] == token;
+            self.rate += NEW_RATE * (f64::from(u8::from(is_right)) - self.rate);
+            self.expected = is_right.then_some(place + 1);
+        }
+        self.tokens.push(token);
+        let Some(pattern) = self.tokens.last_chunk::<PATTERN>() else { return };
+        let before = self.places.insert(*pattern, self.tokens.len());
+        if self.expected.is_none() {
+            self.expected = before;
+        }
+    }
+
+    /// At most `n` tokens that are expected next.
+    pub(super) fn guesses(&self, n: usize) -> &[TokenId] {
+        match self.expected {
+            Some(place) => &self.tokens[place..self.tokens.len().min(place + n)],
+            None => &[],
+        }
+    }
+
+    /// Share of guesses that were right of late.
+    pub(super) fn rate(&self) -> f64 {
+        self.rate
+    }
+}
+
+/// What a row for a guess costs, as measured.
+#[derive(Debug, Default)]
+pub(super) struct GuessMeter {
+    /// Seconds, smoothed; none before the first one.
+    row_secs: Option<f64>,
+}
+
+impl GuessMeter {
+    /// A step that takes `plain_secs` without guesses took `took` with `n_guesses` of them.
+    pub(super) fn record(&mut self, plain_secs: f64, n_guesses: usize, took: Duration) {
+        let secs = (took.as_secs_f64() - plain_secs).max(0.0) / n_guesses as f64;
+        self.row_secs = Some(self.row_secs.map_or(secs, |old| old + NEW * (secs - old)));
+    }
+
+    /// How many guesses of an answer to check in a step that takes `plain_secs` and has `n_answers`; `rate` of them are
+    /// right. The number with the most tokens a second, or 0 where none promises enough.
+    pub(super) fn n_guesses(&self, plain_secs: f64, n_answers: usize, rate: f64) -> usize {
+        let row_secs = self.row_secs.unwrap_or(FIRST_GUESS * plain_secs);
+        let n_answers = n_answers as f64;
+        let (mut best, mut most) = (0, MARGIN * n_answers / plain_secs);
+        let (mut extra, mut chance) = (0.0, 1.0);
+        for n in 1..=MOST_GUESSES {
+            chance *= rate;
+            extra += chance;
+            let secs = plain_secs + n as f64 * row_secs;
+            if secs > MOST_STRETCH * plain_secs && n > 1 {
+                break;
+            }
+            let speed = (n_answers + extra) / secs;
+            if speed > most {
+                (best, most) = (n, speed);
+            }
+        }
+        best
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_are_expected_and_the_rate_follows() {
+        let text: Vec<TokenId> = (100..140).collect();
+        let mut lookup = Lookup::new(&text);
+        assert!(lookup.guesses(4).is_empty());
+        // The answer copies the text from its fifth token on.
+        for (idx, token) in (104..107).enumerate() {
+            assert!(lookup.guesses(4).is_empty(), "{idx}");
+            lookup.push(token);
+        }
+        assert_eq!(lookup.guesses(4), [107, 108, 109, 110]);
+        (107..125).for_each(|token| lookup.push(token));
+        assert!(lookup.rate() > 0.9, "{}", lookup.rate());
+        let right = lookup.rate();
+        lookup.push(7);
+        assert!(lookup.guesses(4).is_empty() && lookup.rate() < right);
+    }
+
+    #[test]
+    fn a_text_that_repeats_itself_expects_itself() {
+        let mut lookup = Lookup::new(&[1, 2]);
+        (0..30).for_each(|n| lookup.push(10 + n % 5));
+        assert_eq!(lookup.guesses(3), [10, 11, 12]);
+        assert!(lookup.rate() > 0.9);
+    }
+
+    #[test]
+    fn text_without_repetition_has_no_guesses() {
+        let mut lookup = Lookup::new(&[]);
+        (0..1000).for_each(|token| lookup.push(token));
+        assert!(lookup.guesses(9).is_empty());
+        assert_eq!(lookup.rate(), 0.0);
+    }
+
+    #[test]
+    fn guesses_are_checked_where_they_pay() {
+        let mut meter = GuessMeter::default();
+        let ms = |ms: f64| Duration::from_secs_f64(ms / 1e3);
+        // A plain step of 10 ms, 4 ms a row, as SmolLM2 on two cores.
+        meter.record(0.010, 5, ms(30.0));
+        assert_eq!(meter.n_guesses(0.010, 1, 0.0), 0);
+        assert_eq!(meter.n_guesses(0.010, 1, 0.3), 0, "0.3 tokens for 4 ms are fewer than 1 for 10 ms");
+        assert!(meter.n_guesses(0.010, 1, 0.95) >= 4);
+        // With eight answers in a step of 40 ms each of them costs 5 ms already.
+        assert_eq!(meter.n_guesses(0.040, 8, 0.6), 0);
+        // Rows that are almost free, as on a GPU.
+        let mut cheap = GuessMeter::default();
+        cheap.record(0.010, 10, ms(10.5));
+        assert!(cheap.n_guesses(0.010, 8, 0.6) >= 3);
+    }
+}

@@ -1,0 +1,384 @@
+//! Operations of ggml's graphs that are computed here instead of by ggml, because it is slow at them on processors:
+//! products with weights in blocks of 4, 5 and 8 bits, and attention of few rows over a cache that several sequences share.
+//!
+//! ggml asks before each operation of a graph (`operations.cpp`), on each of its compute threads. Whatever is not exactly
+//! of the expected form is left to ggml.
+
+use std::cell::RefCell;
+use std::ffi::{c_int, c_void};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ingle_kernels::{
+    Attention, AttentionScratch, BLOCK, Cells, Columns, Form, HEAD_STEP, Product, Queries, Rows, STEP, column_bytes,
+};
+
+use crate::ffi::sys;
+
+/// From so many rows on ggml computes attention in tiles, which is quicker.
+const MOST_ROWS: usize = 63;
+/// Rows of weights that a thread takes at once.
+const CHUNK_ROWS: usize = 32;
+
+/// For tests and measurements that compare both ways.
+static IS_ON: AtomicBool = AtomicBool::new(true);
+
+/// Switches the operations of this module off, or on again, for all models of the process. Takes effect with the next
+/// step: no step may run meanwhile.
+pub fn use_own_operations(is_on: bool) {
+    IS_ON.store(is_on, Ordering::Relaxed);
+}
+
+/// `ggml_compute_params` of ggml-cpu-impl.h.
+#[repr(C)]
+struct ComputeParams {
+    thread_idx: c_int,
+    n_threads: c_int,
+    work_bytes: usize,
+    /// Shared by all threads.
+    work: *mut c_void,
+    pool: *mut sys::ggml_threadpool,
+    wants_reference: bool,
+}
+
+unsafe extern "C" {
+    fn ggml_barrier(pool: *mut sys::ggml_threadpool);
+    fn ggml_threadpool_chunk_set(pool: *mut sys::ggml_threadpool, value: c_int);
+    fn ggml_threadpool_chunk_add(pool: *mut sys::ggml_threadpool, value: c_int) -> c_int;
+}
+
+/// Buffers of a compute thread.
+#[derive(Default)]
+struct Scratch {
+    attention: AttentionScratch,
+    column: Vec<u8>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Computes an operation, or says that ggml has to: the same answer on all threads.
+///
+/// # Safety
+/// Called by ggml's compute threads, with the parameters of the thread and a node of the graph whose sources are
+/// computed. All threads call it for each node, and none goes on to the next one before all have returned.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn ingle_llama_compute(params: *const ComputeParams, node: *mut sys::ggml_tensor) -> bool {
+    // SAFETY: both point to living structs, which nobody changes meanwhile.
+    let (params, node) = unsafe { (&*params, &*node) };
+    if params.wants_reference || !IS_ON.load(Ordering::Relaxed) {
+        return false;
+    }
+    // SAFETY: handed on from the caller.
+    unsafe {
+        match node.op {
+            sys::GGML_OP_MUL_MAT => multiply(params, node),
+            sys::GGML_OP_FLASH_ATTN_EXT => attend(params, node),
+            _ => false,
+        }
+    }
+}
+
+/// A source of a node.
+unsafe fn source(node: &sys::ggml_tensor, idx: usize) -> Option<&sys::ggml_tensor> {
+    // SAFETY: sources are null or living tensors.
+    unsafe { node.src[idx].as_ref() }
+}
+
+fn sizes<const N: usize>(tensor: &sys::ggml_tensor) -> Option<[usize; N]> {
+    let mut sizes = [0; N];
+    for (size, &n) in sizes.iter_mut().zip(&tensor.ne) {
+        *size = usize::try_from(n).ok().filter(|&n| n > 0)?;
+    }
+    Some(sizes)
+}
+
+/// A matrix of floats whose rows are without gaps inside.
+fn is_float_matrix(tensor: &sys::ggml_tensor) -> bool {
+    tensor.type_ == sys::GGML_TYPE_F32 && tensor.ne[2] == 1 && tensor.ne[3] == 1 && tensor.nb[0] == size_of::<f32>()
+}
+
+/// How ggml lays out weights of this type, if it is one that is multiplied here.
+fn form_of(kind: sys::ggml_type) -> Option<Form> {
+    Some(match kind {
+        sys::GGML_TYPE_Q4_0 => Form::Q4_0,
+        sys::GGML_TYPE_Q4_1 => Form::Q4_1,
+        sys::GGML_TYPE_Q5_0 => Form::Q5_0,
+        sys::GGML_TYPE_Q5_1 => Form::Q5_1,
+        sys::GGML_TYPE_Q8_0 => Form::Q8_0,
+        _ => return None,
+    })
+}
+
+/// Bytes of work space for a node that is computed here; `None` for others. Enough for ggml's way, too.
+///
+/// # Safety
+/// The node and its sources are living tensors.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn ingle_llama_work_bytes(node: *const sys::ggml_tensor) -> usize {
+    // SAFETY: handed on from the caller.
+    let shape = unsafe { (node.as_ref()).and_then(|node| Shape::of(node)) };
+    shape.map_or(0, |shape| shape.n_columns * column_bytes(shape.n))
+}
+
+/// The product of weights in blocks and columns of floats.
+///
+/// # Safety
+/// As [`ingle_llama_compute`].
+unsafe fn multiply(params: &ComputeParams, node: &sys::ggml_tensor) -> bool {
+    // SAFETY: handed on from the caller.
+    let Some(shape) = (unsafe { Shape::of(node) }) else { return false };
+    let Some(product) = Product::detect() else { return false };
+    // SAFETY: as above; a node with a shape has both sources.
+    let (Some(weights), Some(columns)) = (unsafe { source(node, 0) }, unsafe { source(node, 1) }) else { return false };
+    if params.work_bytes < shape.n_columns * column_bytes(shape.n) {
+        return false;
+    }
+    let data = Data { weights: weights.data.cast(), columns: columns.data.cast(), out: node.data.cast() };
+    // SAFETY: the sizes are those of the tensors.
+    unsafe {
+        match shape.n_columns {
+            1 => multiply_one(params, product, &shape, &data),
+            _ => multiply_many(params, product, &shape, &data),
+        }
+    }
+    true
+}
+
+/// Sizes of a product.
+struct Shape {
+    form: Form,
+    /// Weights of a row.
+    n: usize,
+    n_rows: usize,
+    n_columns: usize,
+    row_bytes: usize,
+    /// Bytes from one column to the next.
+    column_stride: usize,
+}
+
+impl Shape {
+    /// `None` for a product that is left to ggml.
+    ///
+    /// # Safety
+    /// The node's sources are living tensors.
+    unsafe fn of(node: &sys::ggml_tensor) -> Option<Self> {
+        if node.op != sys::GGML_OP_MUL_MAT {
+            return None;
+        }
+        // SAFETY: handed on from the caller.
+        let (weights, columns) = unsafe { (source(node, 0)?, source(node, 1)?) };
+        let form = form_of(weights.type_)?;
+        let ([n, n_rows, 1, 1], [n_too, n_columns, 1, 1]) = (sizes(weights)?, sizes(columns)?) else { return None };
+        let row_bytes = n / BLOCK * form.block_bytes();
+        // What has `extra` was laid out anew by ggml; the operation's parameter marks a special matrix.
+        let is_plain = weights.extra.is_null() && weights.nb[0] == form.block_bytes() && node.op_params[1] == 0;
+        let fits = n == n_too && n.is_multiple_of(STEP) && weights.nb[1] >= row_bytes;
+        let is_whole = is_float_matrix(columns) && is_float_matrix(node) && node.nb[1] == n_rows * size_of::<f32>();
+        let shape = Self { form, n, n_rows, n_columns, row_bytes: weights.nb[1], column_stride: columns.nb[1] };
+        // With many columns ggml is as quick in some forms. It rounds otherwise, though, and an answer shall not depend on
+        // how many others there are.
+        (is_plain && fits && is_whole).then_some(shape)
+    }
+}
+
+/// Where its parts are.
+struct Data {
+    weights: *const u8,
+    columns: *const u8,
+    /// `[n_columns, n_rows]`.
+    out: *mut f32,
+}
+
+impl Data {
+    /// # Safety
+    /// The column exists.
+    unsafe fn column(&self, shape: &Shape, idx: usize) -> &[f32] {
+        // SAFETY: a column has `n` floats.
+        unsafe { std::slice::from_raw_parts(self.columns.add(idx * shape.column_stride).cast(), shape.n) }
+    }
+
+    /// Writes the products of rows `from..to` with all columns.
+    ///
+    /// # Safety
+    /// The rows exist, and no other thread writes their products.
+    unsafe fn multiply(&self, product: Product, shape: &Shape, (from, to): (usize, usize), columns: &[u8]) {
+        let n_bytes = (to - from - 1) * shape.row_bytes + shape.n / BLOCK * shape.form.block_bytes();
+        // SAFETY: the last row ends with its last block.
+        let bytes = unsafe { std::slice::from_raw_parts(self.weights.add(from * shape.row_bytes), n_bytes) };
+        let rows = Rows { form: shape.form, bytes, stride: shape.row_bytes };
+        product.multiply(rows, Columns { bytes: columns, n: shape.n }, &mut |row, column, value| {
+            // SAFETY: the place of this row and column.
+            unsafe { *self.out.add(column * shape.n_rows + from + row) = value };
+        });
+    }
+}
+
+/// One column: each thread rounds it for itself, which is quicker than to wait for each other.
+///
+/// # Safety
+/// As [`multiply`], with the sizes of the tensors.
+unsafe fn multiply_one(params: &ComputeParams, product: Product, shape: &Shape, data: &Data) {
+    let (thread, n_threads) = (params.thread_idx as usize, params.n_threads as usize);
+    let (from, to) = (shape.n_rows * thread / n_threads, shape.n_rows * (thread + 1) / n_threads);
+    if from == to {
+        return;
+    }
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.column.resize(column_bytes(shape.n), 0);
+        // SAFETY: there is a column, and these rows are this thread's.
+        unsafe {
+            product.round(data.column(shape, 0), &mut scratch.column);
+            data.multiply(product, shape, (from, to), &scratch.column);
+        }
+    });
+}
+
+/// Several columns: the threads round some each, then take rows until none is left.
+///
+/// # Safety
+/// As [`multiply`], with the sizes of the tensors; the work space has room for the columns.
+unsafe fn multiply_many(params: &ComputeParams, product: Product, shape: &Shape, data: &Data) {
+    let (thread, n_threads) = (params.thread_idx as usize, params.n_threads as usize);
+    let column_len = column_bytes(shape.n);
+    for idx in (thread..shape.n_columns).step_by(n_threads) {
+        // SAFETY: there is room for each column, and no other thread writes this one.
+        unsafe {
+            let place = std::slice::from_raw_parts_mut(params.work.cast::<u8>().add(idx * column_len), column_len);
+            product.round(data.column(shape, idx), place);
+        }
+    }
+    // SAFETY: the pool runs this graph.
+    unsafe {
+        if thread == 0 {
+            ggml_threadpool_chunk_set(params.pool, params.n_threads);
+        }
+        ggml_barrier(params.pool);
+    }
+    // SAFETY: all columns are written, and nobody writes them until all threads have returned.
+    let columns = unsafe { std::slice::from_raw_parts(params.work.cast::<u8>(), shape.n_columns * column_len) };
+    let mut chunk = thread;
+    while chunk * CHUNK_ROWS < shape.n_rows {
+        let from = chunk * CHUNK_ROWS;
+        let rows = (from, (from + CHUNK_ROWS).min(shape.n_rows));
+        // SAFETY: each chunk is taken by one thread.
+        unsafe {
+            data.multiply(product, shape, rows, columns);
+            chunk = ggml_threadpool_chunk_add(params.pool, 1) as usize;
+        }
+    }
+}
+
+/// Attention of few rows over a cache in 16-bit floats, with a mask and nothing else.
+///
+/// # Safety
+/// As [`ingle_llama_compute`].
+unsafe fn attend(params: &ComputeParams, node: &sys::ggml_tensor) -> bool {
+    // SAFETY: handed on from the caller.
+    let sources = unsafe { [source(node, 0), source(node, 1), source(node, 2), source(node, 3)] };
+    let [Some(queries), Some(keys), Some(values), Some(mask)] = sources else { return false };
+    let Some(attention) = Attention::detect().filter(|_| node.src[4].is_null()) else { return false };
+    let Some(shape) = AttentionShape::of(node, [queries, keys, values, mask]) else { return false };
+    let n_units = shape.n_rows * shape.n_groups;
+    let n_threads = params.n_threads as usize;
+    // Groups load keys and values once for all their heads; single heads are spread more evenly over the threads.
+    let n_heads = if n_units.is_multiple_of(n_threads) || n_units >= 8 * n_threads { shape.group } else { 1 };
+    let n_parts = shape.group / n_heads;
+    for unit in (params.thread_idx as usize..n_units * n_parts).step_by(n_threads) {
+        let (row, head) = (unit / (shape.n_groups * n_parts), unit % (shape.n_groups * n_parts) * n_heads);
+        // SAFETY: the shape is that of the tensors, and each unit is one thread's.
+        unsafe { shape.attend(attention, [queries, keys, values, mask], node, (row, head, n_heads)) };
+    }
+    true
+}
+
+/// Sizes of an attention.
+struct AttentionShape {
+    dim: usize,
+    n_rows: usize,
+    n_heads: usize,
+    /// Heads that share keys and values.
+    group: usize,
+    n_groups: usize,
+    n_cells: usize,
+    scale: f32,
+}
+
+impl AttentionShape {
+    /// `None` for a form that is left to ggml.
+    fn of(node: &sys::ggml_tensor, [queries, keys, values, mask]: [&sys::ggml_tensor; 4]) -> Option<Self> {
+        let [dim, n_rows, n_heads, 1] = sizes(queries)? else { return None };
+        let [key_dim, n_cells, n_groups, 1] = sizes(keys)? else { return None };
+        let [mask_cells, mask_rows, 1, 1] = sizes(mask)? else { return None };
+        let is_half = |tensor: &sys::ggml_tensor| {
+            tensor.type_ == sys::GGML_TYPE_F16 && tensor.nb[0] == size_of::<u16>() && tensor.nb[1].is_multiple_of(2)
+        };
+        let is_float = |tensor: &sys::ggml_tensor| {
+            tensor.type_ == sys::GGML_TYPE_F32 && tensor.nb[0] == size_of::<f32>() && tensor.nb[2].is_multiple_of(4)
+        };
+        let [scale, max_bias, softcap] = [0, 1, 2].map(|idx| f32::from_bits(node.op_params[idx] as u32));
+        let fits = sizes(values)? == [dim, n_cells, n_groups, 1]
+            && sizes(node)? == [dim, n_heads, n_rows, 1]
+            && key_dim == dim
+            && dim.is_multiple_of(HEAD_STEP)
+            && n_heads.is_multiple_of(n_groups)
+            && mask_cells >= n_cells
+            && mask_rows >= n_rows
+            && n_rows <= MOST_ROWS;
+        let forms = is_float(queries) && is_float(node) && is_half(keys) && is_half(values) && is_half(mask);
+        let is_whole = node.nb[1] == dim * size_of::<f32>() && node.nb[2] == n_heads * node.nb[1];
+        let is_plain = max_bias == 0.0 && softcap == 0.0;
+        let group = n_heads / n_groups;
+        (fits && forms && is_whole && is_plain).then_some(Self {
+            dim,
+            n_rows,
+            n_heads,
+            group,
+            n_groups,
+            n_cells,
+            scale,
+        })
+    }
+
+    /// Heads `head..head + n_heads` of a row; they share their keys.
+    ///
+    /// # Safety
+    /// The shape is that of the tensors, and no other thread computes these heads.
+    unsafe fn attend(
+        &self,
+        attention: Attention,
+        [queries, keys, values, mask]: [&sys::ggml_tensor; 4],
+        node: &sys::ggml_tensor,
+        (row, head, n_heads): (usize, usize, usize),
+    ) {
+        let group = head / self.group;
+        // SAFETY: offsets inside the tensors; a slice ends with the last float that belongs to it.
+        let (head_queries, cells, out) = unsafe {
+            let halves = |tensor: &sys::ggml_tensor| {
+                let start = tensor.data.cast::<u8>().add(group * tensor.nb[2]).cast::<u16>();
+                std::slice::from_raw_parts(start.cast_const(), (self.n_cells - 1) * (tensor.nb[1] / 2) + self.dim)
+            };
+            let start = queries.data.cast::<u8>().add(row * queries.nb[1] + head * queries.nb[2]).cast::<f32>();
+            let stride = queries.nb[2] / size_of::<f32>();
+            let n_floats = (n_heads - 1) * stride + self.dim;
+            let head_queries = Queries {
+                values: std::slice::from_raw_parts(start.cast_const(), n_floats),
+                stride,
+                n_heads,
+                dim: self.dim,
+                scale: self.scale,
+            };
+            let hidden = mask.data.cast::<u8>().add(row * mask.nb[1]).cast::<u16>();
+            let cells = Cells {
+                keys: halves(keys),
+                key_stride: keys.nb[1] / 2,
+                values: halves(values),
+                value_stride: values.nb[1] / 2,
+                mask: std::slice::from_raw_parts(hidden.cast_const(), self.n_cells),
+            };
+            let out = node.data.cast::<f32>().add((row * self.n_heads + head) * self.dim);
+            (head_queries, cells, std::slice::from_raw_parts_mut(out, n_heads * self.dim))
+        };
+        SCRATCH.with_borrow_mut(|scratch| attention.attend(&mut scratch.attention, head_queries, cells, out));
+    }
+}
