@@ -93,7 +93,7 @@ impl BatchModel for FakeEmbed {
 
 /// The vector of these tokens, `[N_EMBD]`, of length 1.
 pub fn vector(tokens: &[TokenId]) -> Vec<f32> {
-    let mut counts = vec![0.0_f32; N_EMBD];
+    let mut counts = [0.0_f32; N_EMBD];
     for &token in tokens {
         counts[token as usize % N_EMBD] += 1.0;
     }
