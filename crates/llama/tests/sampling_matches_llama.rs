@@ -6,6 +6,8 @@
 //! such cases are counted.
 #![allow(unsafe_code)]
 
+// The linker leads some of ggml's questions to that crate, so it has to be there.
+use ingle_llama as _;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::time::Instant;
