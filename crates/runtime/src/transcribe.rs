@@ -182,6 +182,9 @@ impl Transcription {
             if self.waiting.is_empty() {
                 return Ok(None);
             }
+            if self.skip_mute_window() {
+                continue;
+            }
             let heard = self.hear().await?;
             self.take(heard);
         }
@@ -197,6 +200,20 @@ impl Transcription {
             }
         }
         Ok(())
+    }
+
+    /// Passes over a window in which nothing can be said: of silence Whisper makes the words that it has met beside
+    /// silence most often.
+    fn skip_mute_window(&mut self) -> bool {
+        let window_len = self.lease.transcribe().map_or(self.waiting.len(), |model| model.info.window_len);
+        let len = self.waiting.len().min(window_len);
+        if !is_mute(&self.waiting[..len]) {
+            return false;
+        }
+        self.waiting.drain(..len);
+        self.n_done += len as u64;
+        self.previous.clear();
+        true
     }
 
     async fn hear(&self) -> Result<HeardWindow, RuntimeError> {
@@ -238,6 +255,21 @@ impl Transcription {
     }
 }
 
+/// Is it too short for a sound of speech, or silent throughout? `samples` are 16,000 a second, from -1 to 1.
+fn is_mute(samples: &[f32]) -> bool {
+    /// 50 ms: the shortest words take twice that.
+    const SHORTEST: usize = HEARING_RATE / 20;
+    /// 20 ms.
+    const FRAME: usize = HEARING_RATE / 50;
+    /// -80 dB of full scale; the noise of 16-bit samples lies at -98 dB, that of a quiet room above -70 dB.
+    const SILENT_RMS: f32 = 1e-4;
+    let is_silent = |frame: &[f32]| {
+        let energy: f32 = frame.iter().map(|sample| sample * sample).sum();
+        energy <= SILENT_RMS * SILENT_RMS * frame.len() as f32
+    };
+    samples.len() < SHORTEST || samples.chunks(FRAME).all(is_silent)
+}
+
 /// The segment with its times moved by `secs`.
 fn moved(mut segment: HeardSegment, secs: f64) -> HeardSegment {
     segment.start_secs += secs;
@@ -247,4 +279,20 @@ fn moved(mut segment: HeardSegment, secs: f64) -> HeardSegment {
         word.end_secs += secs;
     }
     segment
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_mute;
+
+    #[test]
+    fn silence_and_clicks_are_no_speech() {
+        let tone = |len: usize, peak: f32| -> Vec<f32> { (0..len).map(|n| peak * (n as f32 * 0.1).sin()).collect() };
+        assert!(is_mute(&[]) && is_mute(&[0.5]) && is_mute(&[0.0; 480_000]));
+        assert!(is_mute(&tone(16_000, 1e-5)) && is_mute(&tone(700, 0.5)));
+        assert!(!is_mute(&tone(16_000, 1e-3)) && !is_mute(&tone(1600, 0.1)));
+        let mut late = vec![0.0; 32_000];
+        late.extend(tone(1600, 0.01));
+        assert!(!is_mute(&late), "quiet at first");
+    }
 }
