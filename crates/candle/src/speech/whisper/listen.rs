@@ -245,7 +245,7 @@ impl Whisper {
                 .filter(|&token| token < end)
                 .collect();
             give_words(&mut result.segments, alignment.words(&start, &text, code)?, end);
-            let last = result.segments.iter().flat_map(|segment| &segment.words).map(|word| word.end_secs).last();
+            let last = result.segments.iter().rev().find_map(|segment| segment.words.last()).map(|word| word.end_secs);
             result.resume_secs = result.resume_secs.map(|secs| last.filter(|&last| last > 0.0).unwrap_or(secs));
         }
         Ok(result)

@@ -21,9 +21,12 @@ pub use model::{Dims, Placement};
 pub use vocabulary::Task;
 pub use weights::{ModelFiles, WeightsError};
 
+/// Layers, heads, English-only or not, mel bands, and the heads.
+type AlignmentRow = (usize, usize, Option<bool>, Option<usize>, &'static str);
+
 /// Heads of the decoder whose cross attention follows the words, as OpenAI found them, as `layer.head`: for decoders of
 /// so many layers and heads, English-only or not, and so many mel bands where that tells models apart.
-const ALIGNMENT: &[(usize, usize, Option<bool>, Option<usize>, &str)] = &[
+const ALIGNMENT: &[AlignmentRow] = &[
     (4, 6, Some(false), None, "1.0 2.0 2.5 3.0 3.1 3.2 3.3 3.4"),
     (4, 6, Some(true), None, "2.2 3.0 3.2 3.3 3.4 3.5"),
     (6, 8, Some(false), None, "3.3 4.7 5.1 5.5 5.7"),
