@@ -2,11 +2,11 @@
 # The program as packages and images have it: one for every processor and GPU, its backends as plug-ins beside it.
 #
 #   dist.sh FOLDER            FOLDER/bin/ingle, local-ai, FOLDER/lib/ingle/*.so
-#   dist.sh FOLDER --cuda     the same, with bin/ingle-cuda and the CUDA plug-in; needs nvcc
+#   dist.sh FOLDER --cuda     the same, with the CUDA plug-in; needs nvcc
 #
 # DIST_CPU_VARIANTS=all     every CPU variant of ggml, the best of which is picked at start: about twice the build time
 #                  =one     one variant for processors since 2013 (AVX2)
-# CMAKE_CUDA_ARCHITECTURES  GPUs that the plug-in and candle's kernels are built for
+# CMAKE_CUDA_ARCHITECTURES  GPUs that the plug-in is built for
 # DIST_TARGET_DIR           where it is built (a folder under the user's cache; the usual build stays untouched)
 set -euo pipefail
 # shellcheck source=scripts/env.sh
@@ -47,8 +47,5 @@ done < <(find "$built" -path '*/build/bin/*' -name 'libggml-*.so' ! -name 'libgg
 
 if [ "$with_cuda" = --cuda ]; then
     "$root/scripts/plugin.sh" cuda "$out/lib/ingle"
-    # candle built for CUDA cannot start without a driver: a program of its own, which `ingle` becomes where there is one.
-    CARGO_TARGET_DIR="$CARGO_TARGET_DIR/cuda" cargo build --release --locked --workspace --features "$features,candle-cuda"
-    strip -o "$out/bin/ingle-cuda" "$CARGO_TARGET_DIR/cuda/release/ingle"
 fi
 du -sh "$out" >&2
