@@ -122,7 +122,7 @@ fn estimates_are_near_what_a_model_takes() {
         let estimate = LlamaBackend.estimate(&options).unwrap();
         let real = LlamaBackend.load(&options, &hardware()).unwrap().memory;
         let ratio = estimate.weight_bytes as f64 / real.weight_bytes as f64;
-        assert!((0.98..1.02).contains(&ratio), "{file}: weights {estimate:?}, really {real:?}");
+        assert!((0.9..1.1).contains(&ratio), "{file}: weights {estimate:?}, really {real:?}");
         assert!(estimate.cache_bytes > 0 && estimate.compute_bytes > 0);
     }
 }

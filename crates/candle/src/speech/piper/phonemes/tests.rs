@@ -11,7 +11,7 @@ fn sentences_are_cut_at_signs_behind_words() {
     check("It costs 3.50, or 1,000?", &[("It costs 3.50", Some(',')), ("or 1,000", Some('?'))]);
     check("Mr. Smith is here.", &[("Mr Smith is here", Some('.'))]);
     check("What?! Well...", &[("What", Some('?')), ("Well", Some('.'))]);
-    check("... (never)\n\tmind", &[("never    mind", None)]);
+    check("... (never)\n\tmind", &[("never   mind", None)]);
     check("«Ça va»", &[("Ça va", None)]);
     check("?!", &[]);
 }
@@ -30,7 +30,9 @@ fn phonemes_are_those_of_piper() {
         Err(error) => return eprintln!("{error}: passed over"),
     };
     let of = |sentence: &str| espeak.phonemes(sentence, "en-us").unwrap();
-    assert_eq!(of("Hello world, it is five."), "həlˈoʊ wˈɜːld, ɪt ɪz fˈaɪv.");
+    // Versions of espeak-ng differ in whether the t is tapped.
+    let hello = of("Hello world, it is five.");
+    assert!(["həlˈoʊ wˈɜːld, ɪt ɪz fˈaɪv.", "həlˈoʊ wˈɜːld, ɪɾ ɪz fˈaɪv."].contains(&hello.as_str()), "{hello}");
     assert_eq!(of("Yes; no (maybe)."), "jˈɛs; nˈoʊ mˈeɪbiː.");
     assert_eq!(of(" "), "");
     assert!(matches!(espeak.phonemes("x", "no-such-voice"), Err(EspeakError::Voice { .. })));
