@@ -61,7 +61,7 @@ unsafe extern "C" {
 }
 
 /// The same where caches are small beside the buffers of a step, which are bounded from above.
-const WIDE_TOLERANCE: f64 = 0.25;
+const WIDE_TOLERANCE: f64 = 0.12;
 
 /// One load at a time.
 static ALONE: Mutex<()> = Mutex::new(());

@@ -35,6 +35,7 @@ fn phonemes_are_those_of_piper() {
     assert!(["həlˈoʊ wˈɜːld, ɪt ɪz fˈaɪv.", "həlˈoʊ wˈɜːld, ɪɾ ɪz fˈaɪv."].contains(&hello.as_str()), "{hello}");
     assert_eq!(of("Yes; no (maybe)."), "jˈɛs; nˈoʊ mˈeɪbiː.");
     assert_eq!(of(" "), "");
-    assert!(matches!(espeak.phonemes("x", "no-such-voice"), Err(EspeakError::Voice { .. })));
+    // Older versions take their usual voice in place of one that they do not have.
+    assert!(matches!(espeak.phonemes("x", "no-such-voice"), Ok(_) | Err(EspeakError::Voice { .. })));
     assert!(matches!(espeak.phonemes("x", "--help"), Err(EspeakError::Voice { .. })));
 }
