@@ -22,6 +22,9 @@ pub fn initialise_with(wanted: &dyn Fn() -> Vec<String>) {
         // SAFETY: the callback has the type asked for, is valid for ever and ignores its data pointer.
         unsafe { sys::llama_log_set(Some(log::on_log), std::ptr::null_mut()) };
         fault::install_handlers();
+        if std::env::var_os("INGLE_OWN_OPERATIONS").is_some_and(|value| value == "1") {
+            crate::use_own_operations(true);
+        }
         plugins::load(wanted);
         if llama_backend::LlamaBackend::init().is_err() {
             tracing::debug!("llama.cpp was initialised by somebody else before");
