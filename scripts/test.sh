@@ -34,7 +34,8 @@ client_python() {
 INGLE_OPENAI_PYTHON=$(client_python openai-client pydantic_ai openai==3.54.0 langchain-openai==1.7.4 \
     "pydantic-ai-slim[openai]==2.68.0")
 INGLE_INSTRUCTOR_PYTHON=$(client_python instructor-client instructor instructor==1.17.0)
-export INGLE_OPENAI_PYTHON INGLE_INSTRUCTOR_PYTHON
+INGLE_RAG_PYTHON=$(client_python rag-client cohere cohere==7.3.1 llama-index-embeddings-openai-like==0.4.0)
+export INGLE_OPENAI_PYTHON INGLE_INSTRUCTOR_PYTHON INGLE_RAG_PYTHON
 
 # Engines compute with a thread a core and wait for each other by spinning: two at a time take far longer than one
 # after the other.

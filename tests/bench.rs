@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Server, chat_model, failure_of, ingle, models_folder, stdout_of, text};
+use crate::support::{Server, chat_model, failure_of, ingle, models_folder, stdout_of, test_folder, text};
 
 /// More than two pieces of 32 tokens.
 const TEXT: &str = "A river begins as a small stream high in the mountains, where snow melts in the spring and runs down \
@@ -54,6 +54,35 @@ fn models_are_measured_over_every_combination() {
     let compared = stdout_of(ingle(&["bench", "compare", &files[0], &files[0]]));
     let changes = ["better", "worse", "different"];
     assert!(compared.contains("same") && !changes.iter().any(|word| compared.contains(word)), "{compared}");
+}
+
+#[test]
+fn models_of_vectors_and_of_speech_are_measured() {
+    let Some(models) = test_folder(&["all-MiniLM-L6-v2", "whisper-tiny.en"]) else { return };
+    let path = models.path().to_str().expect("UTF-8");
+    let file = report(models.path(), "report.json");
+    let mut arguments = vec!["bench", "offline", "all-MiniLM-L6-v2", "--models-path", path, "--repeats", "1"];
+    arguments.extend(["--prompt", "17", "--answer", "4,8", "--parallel", "1,4", "--json", &file]);
+    let table = stdout_of(ingle(&arguments));
+    assert!(table.contains("texts 1/s"), "{table}");
+    let found = read(&file);
+    let rows = found["rows"].as_array().expect("rows");
+    assert_eq!(rows.len(), 2, "answers tell no case from another: {rows:?}");
+    for row in rows {
+        let (texts, tokens) = (median(row, "texts"), median(row, "tokens"));
+        assert!((tokens / texts - 17.0).abs() < 1e-6 && median(row, "call p50") > 0.0, "{row}");
+    }
+    let long = ["bench", "offline", "all-MiniLM-L6-v2", "--models-path", path, "--prompt", "400"];
+    let refused = failure_of(ingle(&long), 1);
+    assert!(refused.contains("lower --prompt"), "{refused}");
+    let whisper = ["bench", "offline", "whisper-tiny.en", "--models-path", path, "--repeats", "1", "--json", &file];
+    let refused = failure_of(ingle(&whisper), 1);
+    assert!(refused.contains("--audio"), "{refused}");
+    let wav = report(models.path(), "tone.wav");
+    let tone: Vec<f32> = (0..48_000).map(|n| 0.1 * (n as f32 * 0.2).sin()).collect();
+    std::fs::write(&wav, ingle::media::wav(&tone, 16_000)).expect("a recording");
+    stdout_of(ingle(&[&whisper[..], &["--audio", &wav]].concat()));
+    assert!(median(&read(&file)["rows"][0], "real-time factor") > 0.0);
 }
 
 #[test]

@@ -93,6 +93,46 @@ fn the_customers_embedding_model_gives_the_librarys_numbers() {
     run_client("INGLE_OPENAI_PYTHON", "embeddings_check.py", &server, &["text-embedding-ada-002"]);
 }
 
+/// A cross-encoder in `folder`: the embedding model's own layers with a random head on them.
+fn write_cross_encoder(model: &Path, folder: &Path) {
+    std::fs::create_dir_all(folder).expect("the folder is writable");
+    for file in ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"] {
+        if model.join(file).is_file() {
+            std::fs::copy(model.join(file), folder.join(file)).expect("a copy");
+        }
+    }
+    let mut config: Value =
+        serde_json::from_slice(&std::fs::read(model.join("config.json")).expect("a configuration")).expect("JSON");
+    config["architectures"] = json!(["BertForSequenceClassification"]);
+    config["id2label"] = json!({"0": "LABEL_0"});
+    std::fs::write(folder.join("config.json"), config.to_string()).expect("the folder is writable");
+    let weights = std::fs::read(model.join("model.safetensors")).expect("weights");
+    let (len, rest) = weights.split_first_chunk::<8>().expect("a header");
+    let (header, data) = rest.split_at(u64::from_le_bytes(*len) as usize);
+    let tensors: serde_json::Map<String, Value> = serde_json::from_slice(header).expect("a header");
+    let mut named: serde_json::Map<String, Value> = tensors
+        .into_iter()
+        .map(|(name, place)| if name == "__metadata__" { (name, place) } else { (format!("bert.{name}"), place) })
+        .collect();
+    let head: Vec<u8> = (0..385_u32).flat_map(|idx| ((idx * 37 % 101) as f32 / 50.0 - 1.0).to_le_bytes()).collect();
+    let (from, bias) = (data.len(), data.len() + 384 * 4);
+    named.insert("classifier.weight".into(), json!({"dtype": "F32", "shape": [1, 384], "data_offsets": [from, bias]}));
+    named.insert("classifier.bias".into(), json!({"dtype": "F32", "shape": [1], "data_offsets": [bias, bias + 4]}));
+    let header = Value::Object(named).to_string();
+    let file = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data, &head].concat();
+    std::fs::write(folder.join("model.safetensors"), file).expect("the folder is writable");
+}
+
+#[test]
+fn packages_of_others_embed_and_rerank() {
+    let Some(model) = embedding_folder() else { return };
+    let folder = customer(&model);
+    write_cross_encoder(&model, &folder.path().join("ranker"));
+    let path = folder.path().to_str().expect("UTF-8");
+    let server = Server::start(ingle(&["run", "--models-path", path]));
+    run_client("INGLE_RAG_PYTHON", "rag_check.py", &server, &["text-embedding-ada-002", "ranker"]);
+}
+
 #[test]
 fn commands_embed_without_a_server() {
     let Some(model) = embedding_folder() else { return };

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::openai::run_client;
 use crate::support::{Server, ingle, stdout_of, test_folder, text};
 
 const SENTENCES: &str = "The quick brown fox jumps over the lazy dog. She opened the window and looked at the rain.";
@@ -92,6 +93,8 @@ fn what_is_spoken_is_written_down() {
     forms(&server, &wav);
     streams(&server, &wav);
     finds_speech(&server, &wav);
+    let arguments: Vec<&str> = ["whisper", "voice"].into_iter().chain(SENTENCES.split(' ')).collect();
+    run_client("INGLE_OPENAI_PYTHON", "audio_check.py", &server, &arguments);
 }
 
 fn forms(server: &Server, wav: &[u8]) {

@@ -98,6 +98,9 @@ pub(crate) struct OfflineArgs {
     /// Layers on the GPU, a number or `auto` [default: the model's configuration, else auto]
     #[arg(long, value_name = "COUNT", value_parser = gpu_layers)]
     pub(crate) gpu_layers: Option<GpuLayers>,
+    /// A recording for models that write down what they hear; its beginning is used
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audio: Option<PathBuf>,
     /// Runs of each case, behind one that is not counted
     #[arg(long, value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repeats: u32,

@@ -4,8 +4,10 @@
 Usage: embeddings_check.py http://127.0.0.1:PORT MODEL
 """
 
+import json
 import math
 import sys
+import urllib.request
 
 import openai
 
@@ -26,6 +28,21 @@ def refuses(name, call, **expected):
         check(name, not wrong, f"{str(error)[:90]}" + (f" but {wrong}" if wrong else ""))
     else:
         check(name, False, "no error at all")
+
+
+class Tokenizer:
+    """What LangChain needs of a tokenizer, with the tokens of the server's model."""
+
+    def __init__(self, url, model):
+        self.url, self.model = url, model
+
+    def encode(self, text, **_):
+        body = json.dumps({"model": self.model, "content": text}).encode()
+        request = urllib.request.Request(self.url + "/v1/tokenize", body, {"content-type": "application/json"})
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)["tokens"]
+
+    encode_ordinary = encode
 
 
 def main():
@@ -54,6 +71,15 @@ def main():
     except ImportError:
         print("passed over: langchain-openai is not installed")
     else:
+        import tiktoken
+
+        # Its default sends the ids of its own tokenizer. That tokenizer's file comes from the net, so the model's stands in.
+        tiktoken.encoding_for_model = lambda _: Tokenizer(url, model)
+        arrays = OpenAIEmbeddings(model=model, base_url=url + "/v1", api_key="unused")
+        found = arrays.embed_documents(["A text", "Another text"])
+        expected = [entry.embedding for entry in usual.data]
+        near = [max(abs(a - b) for a, b in zip(*pair)) < 1e-6 for pair in zip(found, expected)]
+        check("langchain: token arrays", len(near) == 2 and all(near), str(near))
         plain = OpenAIEmbeddings(model=model, base_url=url + "/v1", api_key="unused", check_embedding_ctx_length=False)
         check("langchain: texts", max(abs(a - b) for a, b in zip(plain.embed_query("A text"), vector)) < 1e-6)
     sys.exit(1 if failures else 0)

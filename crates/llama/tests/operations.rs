@@ -46,6 +46,7 @@ fn our_operations_are_no_further_from_the_judge_than_those_of_ggml() {
         (options.context_size, options.threads) = (Some(1024), Some(n_threads));
         let load =
             |options: &LoadOptions| LlamaBackend.load_model(options, &hardware()).expect("the model loads").decoder;
+        use_own_operations(true);
         let mut decoder = load(&options);
         let ours = rows(&mut decoder);
         assert_eq!(ours, rows(&mut decoder), "the same numbers again");
@@ -53,7 +54,6 @@ fn our_operations_are_no_further_from_the_judge_than_those_of_ggml() {
         let ggml = rows(&mut decoder);
         options.flash_attention = FlashAttention::Off;
         let judge = rows(&mut load(&options));
-        use_own_operations(true);
         let far = |rows: &[Vec<f32>]| rows.iter().zip(&judge).map(|(row, judge)| distance(row, judge)).sum::<f64>();
         let (ours_far, ggml_far) = (far(&ours), far(&ggml));
         eprintln!("{file}, {n_threads} threads: distance from the judge {ours_far:.2e}, of ggml {ggml_far:.2e}");

@@ -49,10 +49,11 @@ pub use voice::{VoiceCall, VoiceSegment};
 
 pub use ingle_catalog as catalog;
 pub use ingle_engine::{
-    Allowed, AnswerToken, Backend, BatchStats, BatchToken, CacheType, Completion, ContextOverflow, Decoder,
-    EndOfGeneration, Engine, EngineError, FinishReason, FlashAttention, Generation, GenerationEvent, GenerationRequest,
-    GpuLayers, Hardware, Health, HeardSegment, HeardWord, HearingTask, LoadOptions, Piece, PrefixReuse, Segment,
-    Speculation, Surround, TextModel, TextStats, Timings, TokenId, TokenKind, Tokenizer, Usage, sampling,
+    Allowed, AnswerToken, Backend, BatchStats, BatchThread, BatchToken, CacheType, Completion, ContextOverflow, Cost,
+    Decoder, EndOfGeneration, Engine, EngineError, FinishReason, FlashAttention, Generation, GenerationEvent,
+    GenerationRequest, GpuLayers, HEARING_RATE, Hardware, Health, HeardSegment, HeardWord, HearingOptions, HearingTask,
+    HearingWindow, LoadOptions, Piece, PrefixReuse, Segment, Sequence, Speculation, SpokenText, Surround, Task,
+    TextEncoder, TextModel, TextStats, Timings, TokenId, TokenKind, Tokenizer, Usage, sampling,
 };
 pub use ingle_grammar::{
     Compiled, Environment as GrammarEnvironment, GrammarCache, GrammarError, GrammarSource, Strictness, TextMatch,

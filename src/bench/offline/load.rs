@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ingle::catalog::Usecase;
-use ingle::{Backend, Engine, LoadDefaults, LoadOptions, LoadPlan, Setup, Speculation};
+use ingle::catalog::{CatalogError, Usecase};
+use ingle::{Backend, Engine, LoadDefaults, LoadOptions, LoadPlan, Runtime, RuntimeError, Setup, Speculation, Task};
 
 use super::{Case, LoadCase};
 use crate::bench::files;
@@ -54,7 +54,7 @@ impl Source {
             let name = locate(runtime.catalog(), model, INSTALL, &Downloads::default())?;
             (runtime, name)
         };
-        let LoadPlan { backend, options } = runtime.load_plan(Some(&name), Usecase::Completion)?;
+        let LoadPlan { backend, options } = plan(&runtime, &name)?;
         Ok(Self { name, backend, options })
     }
 
@@ -68,8 +68,10 @@ impl Source {
         let size = |n: u32| n as usize;
         let mut options = self.options.clone();
         let n_cells = cases.iter().map(|case| case.parallel * case.n_sequence()).max().unwrap_or(0);
-        options.context_size = Some(n_cells + SPARE_CELLS);
-        options.parallel = cases.iter().map(|case| case.parallel).max();
+        if options.tasks.is_empty() || options.tasks.contains(&Task::Text) {
+            options.context_size = Some(n_cells + SPARE_CELLS);
+            options.parallel = cases.iter().map(|case| case.parallel).max();
+        }
         options.threads = load.threads.map(size).or(options.threads);
         options.batch = load.batch.map(size).or(options.batch);
         options.cache_type_k = load.cache_type_k.unwrap_or(options.cache_type_k);
@@ -79,4 +81,15 @@ impl Source {
         let engine = self.backend.load(&options, &ingle::hardware_in_use())?;
         Ok(Loaded { engine, options, secs: begun.elapsed().as_secs_f64() })
     }
+}
+
+/// How the model is loaded for the first thing that it does and that is measured.
+fn plan(runtime: &Runtime, name: &str) -> Result<LoadPlan, RuntimeError> {
+    let further = [Usecase::Embeddings, Usecase::Rerank, Usecase::Transcript, Usecase::Tts];
+    let unsuited = match runtime.load_plan(Some(name), Usecase::Completion) {
+        Err(RuntimeError::Catalog(error)) if matches!(*error, CatalogError::Unsuited { .. }) => error,
+        planned => return planned,
+    };
+    let planned = further.into_iter().find_map(|usecase| runtime.load_plan(Some(name), usecase).ok());
+    planned.ok_or(RuntimeError::Catalog(unsuited))
 }

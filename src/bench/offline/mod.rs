@@ -1,9 +1,10 @@
 //! `ingle bench offline`: models in this process, through the engine that a server would use.
 //!
-//! What is measured of one kind of model is in a module of its own ([`text`]); this one knows the matrix of settings, the
-//! loads and the report. A model of another kind adds a module and an arm in [`measure`].
+//! What is measured of one kind of model is in a module of its own ([`text`], [`batched`]); this one knows the matrix of
+//! settings, the loads and the report. A model of another kind adds a module and an arm in [`measure`].
 
 mod bare;
+mod batched;
 mod load;
 mod text;
 
@@ -33,7 +34,7 @@ pub(super) struct LoadCase {
 }
 
 /// What is asked of it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Case {
     pub(super) prompt: usize,
     pub(super) answer: usize,
@@ -115,7 +116,6 @@ pub(crate) fn run(args: &OfflineArgs) -> anyhow::Result<Report> {
         let rate = bytes / 1e9;
         report.notes.push(format!("main memory is read at {rate:.1} GB/s by {n_threads} threads"));
     });
-    report.notes.push(text::METHOD.to_owned());
     if report.rows.is_empty() {
         bail!("nothing was measured: {}", report.notes.join("; "));
     }
@@ -132,12 +132,18 @@ fn measure_load(
     memory::reset_peak();
     let energy = EnergyMeter::start();
     let loaded = source.load(&load, cases).with_context(|| format!("model {} cannot be loaded", source.name))?;
-    let mut bare = bench.args.bare.then(|| bare::Bare::open(&loaded.options)).transpose()?;
-    for case in cases {
+    let is_text = loaded.engine.text.is_some();
+    let mut bare = (bench.args.bare && is_text).then(|| bare::Bare::open(&loaded.options)).transpose()?;
+    let method = if is_text { text::METHOD } else { batched::METHOD };
+    if report.notes.iter().all(|note| note != method) {
+        report.notes.push(method.to_owned());
+    }
+    let all: Vec<Case> = if is_text { cases.to_vec() } else { without_answers(cases) };
+    for case in &all {
         if bench.cuts() {
             break;
         }
-        let mut row = Row::new(labels(source, &load, case));
+        let mut row = Row::new(labels(source, &load, (case, is_text)));
         row.metrics.extend(Metric::new("load", "s", Better::Lower, vec![loaded.secs]).map(Metric::in_files));
         if !measure(bench, (&loaded, bare.as_mut()), case, &mut row)? {
             break;
@@ -159,25 +165,35 @@ fn measure(
     case: &Case,
     row: &mut Row,
 ) -> anyhow::Result<bool> {
-    let Engine { text: Some(model), .. } = &loaded.engine else {
-        bail!("this program has no measurement for what the model {:?} does", loaded.options.name)
-    };
-    text::measure(bench, (loaded, model, bare), case, row)
+    match &loaded.engine {
+        Engine { text: Some(model), .. } => text::measure(bench, (loaded, model, bare), case, row),
+        _ => batched::measure(bench, loaded, case, row),
+    }
 }
 
-fn labels(source: &Source, load: &LoadCase, case: &Case) -> Vec<(&'static str, Value)> {
+/// The cases of a model that reads or hears, but does not go on: depth and answer tell none from another.
+fn without_answers(cases: &[Case]) -> Vec<Case> {
+    let mut found: Vec<Case> = Vec::new();
+    for &case in cases {
+        let case = Case { depth: 0, answer: 0, ..case };
+        if !found.contains(&case) {
+            found.push(case);
+        }
+    }
+    found
+}
+
+fn labels(source: &Source, load: &LoadCase, (case, is_text): (&Case, bool)) -> Vec<(&'static str, Value)> {
     let mut labels = vec![("model", json!(source.name))];
     labels.extend(load.threads.map(|threads| ("threads", json!(threads))));
     labels.extend(load.cache_type_k.map(|kind| ("keys", json!(kind.name()))));
     labels.extend(load.cache_type_v.map(|kind| ("values", json!(kind.name()))));
     labels.extend(load.attention.map(|attention| ("attention", json!(format!("{attention:?}").to_lowercase()))));
     labels.extend(load.batch.map(|batch| ("batch", json!(batch))));
-    labels.extend([
-        ("parallel", json!(case.parallel)),
-        ("depth", json!(case.depth)),
-        ("prompt", json!(case.prompt)),
-        ("answer", json!(case.answer)),
-    ]);
+    labels.extend([("parallel", json!(case.parallel)), ("prompt", json!(case.prompt))]);
+    if is_text {
+        labels.extend([("depth", json!(case.depth)), ("answer", json!(case.answer))]);
+    }
     labels
 }
 
