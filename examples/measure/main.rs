@@ -1,10 +1,12 @@
-//! What `ingle bench` does not measure: clients that hang up, what running streams notice of a long prompt, and masks of
-//! GBNF grammars beside llama.cpp's sampler. See `--help`.
+//! What `ingle bench` does not measure: clients that hang up, what running streams notice of a long prompt, one stream
+//! beside the raw decode loop, and masks of GBNF grammars beside llama.cpp's sampler. See `--help`.
 //!
 //! Prompts are made of plain words, so the number of tokens a server reports differs a little from the number asked for.
 
 mod burst;
 mod common;
+mod decode;
+mod embed;
 mod encode;
 mod masks;
 mod soak;
@@ -30,6 +32,10 @@ enum Scenario {
     Soak(soak::Options),
     /// A long prompt arrives while others stream.
     Burst(burst::Options),
+    /// One client's stream against the raw decode loop of the same build.
+    Decode(decode::Options),
+    /// Embeddings over HTTP beside the library, and beside chats.
+    Embed(embed::Options),
     /// Embeddings in process, for a program that takes turns with a peer.
     Encode(encode::Options),
     /// Masks of GBNF grammars beside llama.cpp's sampler, without a server.
@@ -45,6 +51,8 @@ fn main() -> anyhow::Result<()> {
     match arguments.scenario {
         Scenario::Soak(options) => runtime.block_on(soak::run(&target, options)),
         Scenario::Burst(options) => runtime.block_on(burst::run(&target, options)),
+        Scenario::Decode(options) => runtime.block_on(decode::run(&target, options)),
+        Scenario::Embed(options) => runtime.block_on(embed::run(&target, options)),
         Scenario::Encode(options) => encode::run(&arguments.model, &options),
         Scenario::Masks(options) => masks::run(&options),
     }

@@ -11,9 +11,10 @@ use serde::de::DeserializeOwned;
 
 use crate::localai::{DetokenizeRequest, DetokenizeResponse, TokenizeRequest, TokenizeResponse, Version};
 use crate::openai::{
-    ChatChunk, ChatCompletion, ChatRequest, Completion, CompletionChunk, CompletionRequest, ErrorBody, ErrorEnvelope,
-    ModelList, STREAM_END,
+    ChatChunk, ChatCompletion, ChatRequest, Completion, CompletionChunk, CompletionRequest, EmbeddingList,
+    EmbeddingRequest, ErrorBody, ErrorEnvelope, ModelList, STREAM_END,
 };
+use crate::rerank::{RerankRequest, RerankResponse};
 
 /// One line of a stream may have so many bytes.
 const MAX_LINE_BYTES: usize = 16 << 20;
@@ -114,6 +115,16 @@ impl Client {
     ) -> Result<impl Stream<Item = Result<CompletionChunk, ClientError>> + Send + use<>, ClientError> {
         request.stream = Some(true);
         Ok(frames(self.post("/v1/completions", &request).await?))
+    }
+
+    /// Vectors of texts.
+    pub async fn embeddings(&self, request: &EmbeddingRequest) -> Result<EmbeddingList, ClientError> {
+        json(self.post("/v1/embeddings", request).await?).await
+    }
+
+    /// Documents in the order of their relevance.
+    pub async fn rerank(&self, request: &RerankRequest) -> Result<RerankResponse, ClientError> {
+        json(self.post("/v1/rerank", request).await?).await
     }
 
     /// The frames that any endpoint streams in answer to any body, such as those of another server; the body says itself
