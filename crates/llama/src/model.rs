@@ -109,6 +109,12 @@ impl Model {
         usize::try_from(unsafe { sys::llama_model_n_embd(self.as_ptr()) }).unwrap_or(0)
     }
 
+    /// Numbers of an embedding, which may be another width.
+    pub(crate) fn n_embd_out(&self) -> usize {
+        // SAFETY: the model is alive.
+        usize::try_from(unsafe { sys::llama_model_n_embd_out(self.as_ptr()) }).unwrap_or(0)
+    }
+
     /// How the file says that vectors of tokens become one; `None` where it is silent.
     pub(crate) fn pooling(&self) -> Option<sys::llama_pooling_type> {
         let architecture = self.metadata(c"general.architecture")?;
