@@ -294,7 +294,7 @@ impl Prepared {
             match input {
                 EmbedInput::Text(text) => {
                     check_text(text).map_err(at)?;
-                    let text = [prompt, text].concat();
+                    let text = [prompt, text.as_str()].concat();
                     match merge {
                         Some(_) => self.push_pieces(model.encoder.encode_windows(&text).map_err(at)?),
                         None => self.push(model.encoder.encode(&text).map_err(at)?),

@@ -64,7 +64,9 @@ fn write(golden: &Golden, folder: &Path) {
 /// A step on so many threads, with so many multiplications in a part.
 fn on_threads<R>(n_threads: usize, part: u64, work: impl FnOnce(&Course<'_>) -> Result<R, EngineError>) -> R {
     let threads = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().expect("threads start");
-    let course = Course { threads: &threads, seat: &Seat::new(), interrupt: &Interrupt::new(&|| false), part };
+    let never = || false;
+    let (seat, interrupt) = (Seat::new(), Interrupt::new(&never));
+    let course = Course { threads: &threads, seat: &seat, interrupt: &interrupt, part };
     work(&course).expect("nobody interrupts it")
 }
 
@@ -130,7 +132,7 @@ fn a_step_that_nobody_waits_for_ends_behind_its_layer() {
     assert_eq!(model.encoder.layers.len(), 4);
     let sequence = Sequence::single(golden.tokens[0].clone());
     let threads = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("threads start");
-    for (n_looks, is_whole) in [(0, false), (3, false), (4, true)] {
+    for (n_looks, is_whole) in [(0_usize, false), (3, false), (4, true)] {
         let looked = std::cell::Cell::new(0);
         let is_raised = || looked.replace(looked.get() + 1) >= n_looks;
         let (seat, interrupt) = (Seat::new(), Interrupt::new(&is_raised));
