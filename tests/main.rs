@@ -19,4 +19,6 @@ mod packages;
 mod serve;
 mod speech;
 mod support;
+#[cfg(feature = "candle")]
+mod token_types;
 mod tools;

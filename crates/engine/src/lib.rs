@@ -14,6 +14,7 @@ mod encoder;
 mod error;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+mod gate;
 mod hardware;
 mod languages;
 pub mod sampling;
@@ -32,6 +33,7 @@ pub use constraint::{Allowed, Constraint, ConstraintError, ConstraintHandle, Tok
 pub use decoder::{BatchToken, CacheRefused, DecodeError, Decoder, DecoderLimits, PrefixSharing, SeqId};
 pub use encoder::{Dimensions, EmbedInfo, EmbedModel, Encoded, RerankModel, Sequence, TextEncoder};
 pub use error::EngineError;
+pub use gate::Seat;
 pub use hardware::{Device, DeviceKind, DeviceLoad, Hardware};
 pub use languages::{LANGUAGES, find_language, has_spaces};
 pub use segment::{Segment, SpecialTokens};

@@ -117,6 +117,8 @@ pub struct ModelInfo {
     pub is_causal: bool,
     /// Pooling of embeddings: 0 none, 1 mean, 2 first token, 3 last token, 4 rank.
     pub pooling_type: Option<u32>,
+    /// It has the weights that turn a text into a score: it can rerank.
+    pub has_classifier: bool,
     /// `tokenizer.chat_template`.
     pub chat_template: Option<String>,
     /// `tokenizer.chat_template.<name>`, by name.
@@ -174,6 +176,18 @@ pub fn validate_shards(first: &Header, others: &[Header]) -> Result<ModelInfo, G
 }
 
 impl ModelInfo {
+    /// Elements of the weights that each token goes through: all tensors of the layers, of the experts those it visits.
+    /// From their bytes, so an estimate.
+    pub fn layer_params(&self) -> u64 {
+        let layer = |(layer_bytes, expert_bytes): (&u64, &u64)| {
+            let visited = expert_bytes / u64::from(self.n_expert.max(1)) * u64::from(self.n_expert_used.max(1));
+            layer_bytes.saturating_sub(*expert_bytes) + visited.min(*expert_bytes)
+        };
+        let n_bytes: u64 = self.layer_bytes.iter().zip(&self.expert_bytes).map(layer).sum();
+        let bytes_per_param = self.weight_bytes as f64 / self.n_params.max(1) as f64;
+        (n_bytes as f64 / bytes_per_param.max(0.01)) as u64
+    }
+
     /// Validates `header` and sums up tensors over it and the `others`.
     pub(crate) fn of(header: &Header, others: &[Header]) -> Result<Self, GgufError> {
         others.iter().chain([header]).try_for_each(layout::check)?;
@@ -194,6 +208,7 @@ impl ModelInfo {
                 types::check_model(&shard.tensors)?;
             }
             shard.tensors.iter().for_each(|tensor| info.count(tensor));
+            info.has_classifier |= has_classifier(&info, shard);
         }
         info.is_output_tied = info.kind == FileKind::Model && info.output_bytes == 0;
         Ok(info)
@@ -229,6 +244,7 @@ impl ModelInfo {
             is_hybrid: false,
             is_causal: true,
             pooling_type: None,
+            has_classifier: false,
             chat_template: text("tokenizer.chat_template")?,
             named_templates: named_templates(metadata),
             special_tokens: SpecialTokens::default(),
@@ -294,6 +310,16 @@ impl ModelInfo {
         };
         *place = place.saturating_add(tensor.n_bytes);
     }
+}
+
+/// Does this shard hold what turns a hidden state into a score? In all architectures but one it is the last layer of the
+/// classifier; the one has a single layer under the name of the first.
+fn has_classifier(info: &ModelInfo, shard: &Header) -> bool {
+    let name = match info.architecture.as_deref() {
+        Some("jina-bert-v2") => "cls.weight",
+        Some(_) | None => "cls.output.weight",
+    };
+    shard.tensors.iter().any(|tensor| tensor.name == name)
 }
 
 /// Is it one of the tensors that hold all experts of a block, such as `blk.3.ffn_up_exps.weight`?

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::corpus::mutations;
-use crate::writer::{Writer, tiny_llama};
+use crate::writer::{Writer, tiny_bert, tiny_llama};
 use crate::{Array, FileKind, GgmlType, GgufError, Header, ModelInfo, ShardName, Value, Warning, sibling_names};
 
 fn validate(writer: &Writer) -> Result<ModelInfo, GgufError> {
@@ -44,6 +44,17 @@ fn tiny_model_is_described() {
     // 2 layers of (2 heads of 8 keys and as many values) in f16.
     assert_eq!(info.kv_cache_bytes(10, GgmlType::F16, GgmlType::F16), 10 * 2 * (16 + 16) * 2);
     assert_eq!(info.kv_bytes_per_token(GgmlType::F32, GgmlType::F16), 2 * (16 * 4 + 16 * 2));
+}
+
+#[test]
+fn a_classifier_is_found_where_its_architecture_has_it() {
+    let has = |writer: &Writer| validate(writer).unwrap().has_classifier;
+    assert!(!has(&tiny_llama()));
+    assert!(has(&tiny_bert()));
+    assert!(!has(tiny_bert().without(|name| name.starts_with("cls.output"))));
+    // Two layers of 4 · 16² + 2 · 16 · 24 weights, their biases and norms.
+    let info = validate(&tiny_bert()).unwrap();
+    assert_eq!(info.layer_params(), 2 * (4 * 16 * 16 + 2 * 16 * 24 + 4 * 16 + 24 + 16 + 4 * 16));
 }
 
 #[test]

@@ -52,6 +52,28 @@ impl Writer {
         self
     }
 
+    /// Removes tensors.
+    pub fn without(&mut self, is_unwanted: impl Fn(&str) -> bool) -> &mut Self {
+        self.tensors.retain(|(name, ..)| !is_unwanted(name));
+        self
+    }
+
+    /// The file, where all tensors are f32 and `number` gives one of a tensor's numbers by its index.
+    ///
+    /// # Panics
+    /// For a tensor of another type.
+    pub fn bytes_of(&self, number: impl Fn(&str, usize) -> f32) -> Vec<u8> {
+        let mut out = Vec::new();
+        let fill = |name: &str, ggml_type: GgmlType, data: &mut [u8]| {
+            assert_eq!(ggml_type, GgmlType::F32, "{name}");
+            for (idx, bytes) in data.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+                *bytes = number(name, idx).to_le_bytes();
+            }
+        };
+        self.write_to(&mut out, fill).expect("a vector takes everything");
+        out
+    }
+
     /// The file.
     pub fn bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
@@ -211,6 +233,64 @@ pub fn tiny_llama() -> Writer {
             writer.tensor(&format!("blk.{layer}.{name}.weight"), dims, ggml_type);
         }
     }
+    writer
+}
+
+/// A complete, tiny reranker of architecture `bert` (2 layers, 16 wide, 2 token types, 8 tokens: four control tokens and
+/// the words `a` to `d`) with pooler and classifier; tests change it piece by piece.
+pub fn tiny_bert() -> Writer {
+    let mut writer = Writer::default();
+    let text = |text: &str| Value::Str(text.into());
+    for (key, value) in [
+        ("general.architecture", text("bert")),
+        ("general.type", text("model")),
+        ("bert.block_count", Value::U32(2)),
+        ("bert.context_length", Value::U32(64)),
+        ("bert.embedding_length", Value::U32(16)),
+        ("bert.feed_forward_length", Value::U32(24)),
+        ("bert.attention.head_count", Value::U32(2)),
+        ("bert.attention.layer_norm_epsilon", Value::F32(1e-12)),
+        ("bert.attention.causal", Value::Bool(false)),
+        ("tokenizer.ggml.model", text("bert")),
+        ("tokenizer.ggml.token_type_count", Value::U32(2)),
+        ("tokenizer.ggml.padding_token_id", Value::U32(0)),
+        ("tokenizer.ggml.unknown_token_id", Value::U32(1)),
+        ("tokenizer.ggml.bos_token_id", Value::U32(2)),
+        ("tokenizer.ggml.eos_token_id", Value::U32(3)),
+        ("tokenizer.ggml.seperator_token_id", Value::U32(3)),
+        ("tokenizer.ggml.mask_token_id", Value::U32(0)),
+    ] {
+        writer.set(key, value);
+    }
+    let tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "\u{2581}a", "\u{2581}b", "\u{2581}c", "\u{2581}d"];
+    writer.set("tokenizer.ggml.tokens", Value::Array(Array::Str(tokens.into_iter().collect())));
+    writer.set("tokenizer.ggml.token_type", Value::Array(Array::I32(vec![3, 2, 3, 3, 1, 1, 1, 1])));
+    let mut tensor = |name: &str, dims: &[u64]| _ = writer.tensor(name, dims, GgmlType::F32);
+    tensor("token_embd.weight", &[16, 8]);
+    tensor("position_embd.weight", &[16, 64]);
+    tensor("token_types.weight", &[16, 2]);
+    let mut layer = |name: &str, [n_in, n_out]: [u64; 2]| {
+        let dims = if n_in == 1 { vec![n_out] } else { vec![n_in, n_out] };
+        tensor(&format!("{name}.weight"), &dims);
+        tensor(&format!("{name}.bias"), &[n_out]);
+    };
+    layer("token_embd_norm", [1, 16]);
+    for block in 0..2 {
+        for (name, sizes) in [
+            ("attn_q", [16, 16]),
+            ("attn_k", [16, 16]),
+            ("attn_v", [16, 16]),
+            ("attn_output", [16, 16]),
+            ("attn_output_norm", [1, 16]),
+            ("ffn_up", [16, 24]),
+            ("ffn_down", [24, 16]),
+            ("layer_output_norm", [1, 16]),
+        ] {
+            layer(&format!("blk.{block}.{name}"), sizes);
+        }
+    }
+    layer("cls", [16, 16]);
+    layer("cls.output", [16, 1]);
     writer
 }
 

@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use ingle_engine::{
     BatchToken, CacheRefused, DecodeError, Decoder, DecoderLimits, EngineError, FaultReporter, FlashAttention,
-    LoadOptions, PrefixSharing, RopeScaling, SeqId, TokenId,
+    LoadOptions, PrefixSharing, RopeScaling, Seat, SeqId, TokenId,
 };
 
 use crate::fault::FaultDomain;
 use crate::ffi::{self, guarded, sys};
-use crate::gate::Seat;
 use crate::log::{self, Buffer};
 use crate::lora;
 use crate::model::{Model, failure, load_error, option_error, or_unknown};

@@ -4,13 +4,12 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use ingle_engine::{
-    BatchModel, BatchToken, EngineError, FaultReporter, Interrupt, LoadOptions, Pooling, Sequence, Task, TokenId,
+    BatchModel, BatchToken, EngineError, FaultReporter, Interrupt, LoadOptions, Pooling, Seat, Sequence, Task, TokenId,
 };
 
 use crate::decoder::{Batch, Context, context_params, gate_threads, refused_context};
 use crate::fault::FaultDomain;
 use crate::ffi::{self, guarded, sys};
-use crate::gate::Seat;
 use crate::log::{self, Buffer};
 use crate::model::{Model, failure, load_error, or_unknown};
 use crate::plan::Plan;
@@ -67,7 +66,7 @@ impl LlamaEncoder {
             batch: Batch::new(plan.n_batch),
             n_batch: plan.n_batch,
             n_seqs: plan.n_seqs,
-            n_out: if task == Task::Rerank { 1 } else { model.n_embd() },
+            n_out: if task == Task::Rerank { 1 } else { model.n_embd_out() },
             is_normalized: task != Task::Rerank && options.embed.is_normalized.unwrap_or(true),
             _pool: pool,
             n_threads: gate_threads(plan, n_threads, model),
@@ -90,7 +89,7 @@ impl LlamaEncoder {
 
     /// Computes one token and looks at the result: fuzzed weights load without complaint.
     pub(crate) fn warm_up(&mut self, options: &LoadOptions, tokens: Vec<TokenId>) -> Result<(), EngineError> {
-        let vectors = self.vectors(&[Sequence::single(tokens)]);
+        let vectors = self.vectors(&[Sequence::single(tokens)], &Interrupt::new(&|| false));
         let vectors = vectors.map_err(|error| load_error(&options.path, format!("its first step failed: {error}")))?;
         match vectors.iter().flatten().all(|number| number.is_finite()) {
             true => Ok(()),
@@ -110,11 +109,14 @@ impl LlamaEncoder {
         self.seat = Some(seat);
     }
 
-    /// One vector, `[n_out]`, for each sequence.
-    fn vectors(&mut self, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>, EngineError> {
+    /// One vector, `[n_out]`, for each sequence. Looks at `interrupt` in front of each step of llama.cpp.
+    fn vectors(&mut self, sequences: &[Sequence], interrupt: &Interrupt<'_>) -> Result<Vec<Vec<f32>>, EngineError> {
         let mut vectors = Vec::with_capacity(sequences.len());
         let mut rest = sequences;
         while !rest.is_empty() {
+            if interrupt.is_raised() {
+                return Err(decode_error("nobody waits for it any more"));
+            }
             let (pack, others) = rest.split_at(self.n_that_fit(rest)?);
             rest = others;
             self.step(pack)?;
@@ -220,8 +222,8 @@ impl BatchModel for LlamaEmbed {
     type Request = Sequence;
     type Response = Vec<f32>;
 
-    fn run(&mut self, batch: &[Sequence], _: &Interrupt<'_>) -> Result<Vec<Vec<f32>>, EngineError> {
-        self.0.vectors(batch)
+    fn run(&mut self, batch: &[Sequence], interrupt: &Interrupt<'_>) -> Result<Vec<Vec<f32>>, EngineError> {
+        self.0.vectors(batch, interrupt)
     }
 }
 
@@ -232,8 +234,8 @@ impl BatchModel for LlamaRerank {
     type Request = Sequence;
     type Response = f32;
 
-    fn run(&mut self, batch: &[Sequence], _: &Interrupt<'_>) -> Result<Vec<f32>, EngineError> {
-        let vectors = self.0.vectors(batch)?;
+    fn run(&mut self, batch: &[Sequence], interrupt: &Interrupt<'_>) -> Result<Vec<f32>, EngineError> {
+        let vectors = self.0.vectors(batch, interrupt)?;
         Ok(vectors.into_iter().map(|vector| vector.first().copied().unwrap_or(f32::NAN)).collect())
     }
 }

@@ -27,6 +27,8 @@ const SEQUENCES: usize = 64;
 const USUAL_TOKENS: usize = 4096;
 /// A step has room for this many tokens at least, so that short texts share it.
 const LEAST_STEP: usize = 512;
+/// Multiplications that a thread does in about a second: the aim for a step, so that a new call does not wait long.
+const STEP_WORK: u64 = 25_000_000_000;
 /// llama.cpp's limit for a step.
 const MOST_TOKENS: usize = 1 << 16;
 
@@ -59,8 +61,24 @@ fn limit(options: &LoadOptions, info: &ModelInfo) -> usize {
     options.context_size.map_or(trained.min(USUAL_TOKENS), |size| size.min(trained)).min(MOST_TOKENS)
 }
 
+/// Tokens of a step that takes about a second; the longest text goes through in one step however long that is. On a GPU
+/// steps are fast enough as they are.
+fn step_budget(info: &ModelInfo, plan: &Plan) -> usize {
+    if plan.placement.n_gpu_layers > 0 {
+        return plan.n_batch;
+    }
+    let n_threads = plan.n_threads.max(plan.n_prompt_threads) as u64;
+    let n_tokens = STEP_WORK.saturating_mul(n_threads) / info.layer_params().max(1);
+    usize::try_from(n_tokens).unwrap_or(usize::MAX).clamp(LEAST_STEP / 2, plan.n_batch.max(LEAST_STEP / 2))
+}
+
 /// Loads the model of `job` for `task` and runs its first step.
 pub(crate) fn load(mut job: Job, hardware: &Hardware, task: Task) -> Result<LoadedEncoder, EngineError> {
+    if task == Task::Rerank && !job.info.has_classifier {
+        let reason = "it has no classifier (the tensor cls.output.weight), so it cannot rerank; choose a reranker, or say \
+                      `embeddings: true` in its YAML";
+        return Err(load_error(&job.options.path, reason));
+    }
     let limit = limit(&job.options, &job.info);
     job.options = options_for(&job.options, &job.info);
     let room = Room::new(hardware, job.gpus.iter().map(|gpu| gpu.free_bytes).collect());
@@ -86,6 +104,14 @@ fn build(
     let tokenizer = Arc::new(tokenizer.map_err(|reason| load_error(&options.path, reason))?);
     let pair_template = model.metadata(c"tokenizer.chat_template.rerank").filter(|_| task == Task::Rerank);
     let texts = LlamaTexts::new(tokenizer, limit, pair_template)?;
+    if task == Task::Rerank && knows_second_texts(&model) {
+        tracing::warn!(
+            model = options.name,
+            "its scores differ from the original's: llama.cpp computes BERT without the token types that tell query and \
+             document apart, and GGUF files of BERT rerankers lack its pooler; the folder with safetensors gives the \
+             original's scores"
+        );
+    }
     let (mut encoder, more) = LlamaEncoder::new(&model, options, plan, task, faults)?;
     buffers.extend(more);
     encoder.warm_up(options, texts.probe()?)?;
@@ -96,7 +122,7 @@ fn build(
         config: BatchConfig {
             name: options.name.clone(),
             unit: "tokens",
-            step_budget: plan.n_batch,
+            step_budget: step_budget(info, plan),
             max_waiting: options.max_waiting.unwrap_or(MAX_WAITING),
             max_waiting_cost: WAITING_TOKENS,
         },
@@ -105,6 +131,13 @@ fn build(
         placement: placement::describe(plan, options, &job.gpus, &job.hardware),
         memory: taken(&options.name, &buffers),
     })
+}
+
+/// Was it trained with another token type for the second text of a pair, which llama.cpp does not compute?
+fn knows_second_texts(model: &Model) -> bool {
+    let is_bert = model.metadata(c"general.architecture").as_deref() == Some("bert");
+    let n_types = model.metadata(c"tokenizer.ggml.token_type_count").and_then(|count| count.parse::<u32>().ok());
+    is_bert && n_types.is_some_and(|count| count > 1)
 }
 
 impl LoadedEncoder {

@@ -17,7 +17,6 @@ mod encoders;
 mod fault;
 mod ffi;
 mod fit;
-mod gate;
 mod header;
 mod log;
 mod lora;

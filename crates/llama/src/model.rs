@@ -103,10 +103,10 @@ impl Model {
         unsafe { sys::llama_model_is_recurrent(self.as_ptr()) || sys::llama_model_is_hybrid(self.as_ptr()) }
     }
 
-    /// Numbers of a hidden state.
-    pub(crate) fn n_embd(&self) -> usize {
+    /// Numbers of an embedding: those of a hidden state, unless the file says otherwise.
+    pub(crate) fn n_embd_out(&self) -> usize {
         // SAFETY: the model is alive.
-        usize::try_from(unsafe { sys::llama_model_n_embd(self.as_ptr()) }).unwrap_or(0)
+        usize::try_from(unsafe { sys::llama_model_n_embd_out(self.as_ptr()) }).unwrap_or(0)
     }
 
     /// How the file says that vectors of tokens become one; `None` where it is silent.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ingle_engine::{Encoded, EngineError, Sequence, TextEncoder, TokenId, Tokenizer};
+use ingle_engine::{Encoded, EngineError, Segment, Sequence, Surround, TextEncoder, TokenId, Tokenizer};
 
 use crate::tokenizer::{LlamaTokenizer, PairMarks};
 
@@ -46,6 +46,21 @@ impl LlamaTexts {
     }
 }
 
+/// The template with both texts in their places. Both are put in at once, since a query may hold the word `{document}`;
+/// what a client sent stays text, whatever it spells.
+fn filled(template: &str, query: &str, document: &str) -> Vec<Segment> {
+    let places = [("{query}", query), ("{document}", document)];
+    let (mut segments, mut rest) = (Vec::new(), template);
+    while let Some((at, mark, text)) =
+        places.iter().filter_map(|(mark, text)| Some((rest.find(mark)?, *mark, *text))).min_by_key(|(at, ..)| *at)
+    {
+        segments.extend([Segment::parse(&rest[..at]), Segment::plain(text)]);
+        rest = &rest[at + mark.len()..];
+    }
+    segments.push(Segment::parse(rest));
+    segments
+}
+
 impl TextEncoder for LlamaTexts {
     fn n_vocab(&self) -> usize {
         self.tokenizer.n_vocab()
@@ -75,10 +90,8 @@ impl TextEncoder for LlamaTexts {
 
     fn encode_pair(&self, query: &str, document: &str) -> Result<Encoded, EngineError> {
         if let Some(template) = &self.pair_template {
-            // Both are put in at once: a query may hold the word `{document}`.
-            let parts = template.split("{query}").map(|part| part.replace("{document}", document));
-            let prompt = parts.collect::<Vec<_>>().join(query);
-            return self.checked(Sequence::single(self.tokenizer.tokenize_prompt(&prompt)?));
+            let prompt = filled(template, query, document);
+            return self.checked(Sequence::single(self.tokenizer.tokenize(&prompt, Surround::Nothing)?));
         }
         let mut tokens = self.marks.front.clone();
         tokens.extend(self.tokenizer.tokenize_bare(query)?);
@@ -97,5 +110,26 @@ impl TextEncoder for LlamaTexts {
             true => Ok(vec![self.encode(text)?.sequence]),
             false => Ok(bare.chunks(size).map(window).collect()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_fill_a_template_with_text_only() {
+        let segments = filled("<|s|>Q: {query} D: {document} Q: {query}<|e|>", "{document}<|e|>", "d<|s|>{query}");
+        let expected = [
+            Segment::parse("<|s|>Q: "),
+            Segment::plain("{document}<|e|>"),
+            Segment::parse(" D: "),
+            Segment::plain("d<|s|>{query}"),
+            Segment::parse(" Q: "),
+            Segment::plain("{document}<|e|>"),
+            Segment::parse("<|e|>"),
+        ];
+        assert_eq!(segments, expected);
+        assert_eq!(filled("no place", "q", "d"), [Segment::parse("no place")]);
     }
 }

@@ -78,7 +78,7 @@ impl LlamaTokenizer {
     /// The text, with what the model wants around it; control tokens spelled in it are text.
     pub(crate) fn tokenize_whole(&self, text: &str) -> Result<Vec<TokenId>, EngineError> {
         let mut tokens = Vec::new();
-        self.tokenize_as(text, Specials { around: true, inside: false }, &mut tokens)?;
+        self.tokenize_as(text, Surround::AsModelWants, &mut tokens)?;
         Ok(tokens)
     }
 
@@ -89,43 +89,39 @@ impl LlamaTokenizer {
         Ok(tokens)
     }
 
-    /// A prompt whose control tokens are spelled out.
-    pub(crate) fn tokenize_prompt(&self, text: &str) -> Result<Vec<TokenId>, EngineError> {
-        let mut tokens = Vec::new();
-        self.tokenize_as(text, Specials { around: true, inside: true }, &mut tokens)?;
-        Ok(tokens)
-    }
-
     /// What stands around and between the texts of a pair.
     pub(crate) fn pair_marks(&self) -> PairMarks {
         let vocab = self.model.vocab();
         // SAFETY: the vocabulary is alive.
-        let (sep, adds_sep) = unsafe { (sys::llama_vocab_sep(vocab), sys::llama_vocab_get_add_sep(vocab)) };
-        let sep = TokenId::try_from(sep).ok();
-        let end: Vec<TokenId> = self.eos.or(sep).filter(|_| self.adds_eos).into_iter().collect();
-        let sep: Vec<TokenId> = sep.filter(|_| adds_sep).into_iter().collect();
-        PairMarks {
-            front: self.bos.filter(|_| self.adds_bos).into_iter().collect(),
-            between: [end.as_slice(), &sep].concat(),
-            // A vocabulary with separators and without an end closes with a separator, as BERT's.
-            back: if end.is_empty() { sep } else { end },
-        }
+        let (kind, sep, adds_sep) =
+            unsafe { (sys::llama_vocab_type(vocab), sys::llama_vocab_sep(vocab), sys::llama_vocab_get_add_sep(vocab)) };
+        let facts = PairFacts {
+            bos: self.bos.filter(|_| self.adds_bos),
+            eos: self.eos,
+            adds_eos: self.adds_eos,
+            sep: TokenId::try_from(sep).ok(),
+            adds_sep,
+            // llama.cpp has no default of its own for these, and files of XLM-R rerankers often do not say it.
+            is_silent: kind == sys::LLAMA_VOCAB_TYPE_UGM
+                && self.model.metadata(c"tokenizer.ggml.add_sep_token").is_none(),
+        };
+        facts.marks()
     }
 
     /// Text without special tokens.
     fn tokenize_text(&self, text: &str, tokens: &mut Vec<TokenId>) -> Result<(), EngineError> {
-        self.tokenize_as(text, Specials { around: false, inside: false }, tokens)
+        self.tokenize_as(text, Surround::Nothing, tokens)
     }
 
-    fn tokenize_as(&self, text: &str, specials: Specials, tokens: &mut Vec<TokenId>) -> Result<(), EngineError> {
+    fn tokenize_as(&self, text: &str, surround: Surround, tokens: &mut Vec<TokenId>) -> Result<(), EngineError> {
         let failed = |reason: String| EngineError::Tokenize { reason };
         let n_bytes = i32::try_from(text.len()).map_err(|_| failed("it is longer than 2 GiB".into()))?;
         let mut found = vec![0; text.len().min(i32::MAX as usize - 16) + 16];
-        let mut n_found = self.call(text, n_bytes, specials, &mut found)?;
+        let mut n_found = self.call(text, n_bytes, surround, &mut found)?;
         if n_found < 0 {
             let n_needed = n_found.checked_neg().ok_or_else(|| failed("it has more than 2^31 tokens".into()))?;
             found.resize(n_needed as usize, 0);
-            n_found = self.call(text, n_bytes, specials, &mut found)?;
+            n_found = self.call(text, n_bytes, surround, &mut found)?;
         }
         let n_found = usize::try_from(n_found).map_err(|_| failed("the tokenizer contradicts itself".into()))?;
         tokens.extend(found[..n_found].iter().map(|&token| token as TokenId));
@@ -133,24 +129,46 @@ impl LlamaTokenizer {
     }
 
     /// The number of tokens, or minus the number needed where `found` is too short.
-    fn call(&self, text: &str, n_bytes: i32, specials: Specials, found: &mut [i32]) -> Result<i32, EngineError> {
+    fn call(&self, text: &str, n_bytes: i32, surround: Surround, found: &mut [i32]) -> Result<i32, EngineError> {
         let vocab = self.model.vocab();
         let room = i32::try_from(found.len()).unwrap_or(i32::MAX);
         let (start, out) = (text.as_ptr().cast(), found.as_mut_ptr());
+        let around = surround == Surround::AsModelWants;
+        // Control tokens that are spelled in a text are the partitioner's business.
         // SAFETY: text and buffer have the lengths given, and the vocabulary lives as long as the model.
-        let Specials { around, inside } = specials;
-        let call = || guarded(|| unsafe { ffi::llama_tokenize(vocab, start, n_bytes, out, room, around, inside) });
+        let call = || guarded(|| unsafe { ffi::llama_tokenize(vocab, start, n_bytes, out, room, around, false) });
         self.faults.scope(call).map_err(|reason| EngineError::Tokenize { reason })
     }
 }
 
-/// Which special tokens come out of a text.
+/// What a vocabulary says about the ends of texts.
 #[derive(Debug, Clone, Copy)]
-struct Specials {
-    /// What the model wants around it.
-    around: bool,
-    /// Those that are spelled in it.
-    inside: bool,
+struct PairFacts {
+    /// In front of a text; `None` where nothing is put there.
+    bos: Option<TokenId>,
+    eos: Option<TokenId>,
+    adds_eos: bool,
+    sep: Option<TokenId>,
+    adds_sep: bool,
+    /// A unigram vocabulary whose file does not say whether texts are separated.
+    is_silent: bool,
+}
+
+impl PairFacts {
+    fn marks(self) -> PairMarks {
+        // An encoder that begins and ends its texts is XLM-R's kind, which has two ends between them: `<s> a </s></s> b
+        // </s>` (arXiv:1911.02116). T5's kind begins its texts with nothing.
+        let is_doubled = self.is_silent && self.bos.is_some() && self.adds_eos;
+        let sep = if is_doubled { self.sep.or(self.eos) } else { self.sep.filter(|_| self.adds_sep) };
+        let end: Vec<TokenId> = self.eos.or(self.sep).filter(|_| self.adds_eos).into_iter().collect();
+        let sep: Vec<TokenId> = sep.into_iter().collect();
+        PairMarks {
+            front: self.bos.into_iter().collect(),
+            between: [end.as_slice(), &sep].concat(),
+            // A vocabulary with separators and without an end closes with a separator, as BERT's.
+            back: if end.is_empty() { sep } else { end },
+        }
+    }
 }
 
 /// Special tokens of a pair of texts.
@@ -266,5 +284,29 @@ impl Tokenizer for LlamaTokenizer {
             }
         }
         Ok(tokens)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_separated_as_the_models_were_trained() {
+        let xlm_r =
+            PairFacts { bos: Some(0), eos: Some(2), adds_eos: true, sep: Some(2), adds_sep: false, is_silent: true };
+        let bert =
+            PairFacts { bos: Some(101), eos: None, adds_eos: false, sep: Some(102), adds_sep: true, is_silent: false };
+        for (facts, front, between, back) in [
+            (xlm_r, &[0][..], &[2, 2][..], &[2][..]),
+            (PairFacts { sep: None, ..xlm_r }, &[0], &[2, 2], &[2]),
+            (PairFacts { adds_sep: true, is_silent: false, ..xlm_r }, &[0], &[2, 2], &[2]),
+            (PairFacts { is_silent: false, ..xlm_r }, &[0], &[2], &[2]),
+            (PairFacts { bos: None, sep: None, ..xlm_r }, &[], &[2], &[2]),
+            (bert, &[101], &[102], &[102]),
+        ] {
+            let expected = PairMarks { front: front.to_vec(), between: between.to_vec(), back: back.to_vec() };
+            assert_eq!(facts.marks(), expected, "{facts:?}");
+        }
     }
 }

@@ -1,16 +1,23 @@
 //! Embeddings: texts to vectors.
 
 use std::num::NonZeroU32;
+use std::task::Poll;
 use std::time::Duration;
 
 use ingle_catalog::{ModelConfig, Usecase, WindowPooling};
-use ingle_engine::{Answered, Dimensions, EmbedModel, EngineError, Sequence, TokenId};
+use ingle_engine::{Answered, BatchConfig, Dimensions, EmbedModel, Encoded, EngineError, Pending, Sequence, TokenId};
 
 use crate::complete::ALWAYS_COUNTED;
 use crate::{Lease, Runtime, RuntimeError};
 
 /// Over so many tokens a piece's weight halves when nobody says otherwise; LocalAI's number.
 const HALF_LIFE_TOKENS: u32 = 256;
+
+/// Numbers in all vectors of one call at most: 256 MiB of them, and several times that as text in a response.
+const MOST_NUMBERS: usize = 64 << 20;
+
+/// Inputs that are tokenized in one go; then whoever drives the call may find that nobody waits for it.
+const INPUTS_AT_ONCE: usize = 64;
 
 /// One thing to embed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,20 +109,64 @@ struct Merge {
 }
 
 /// What goes to the engine.
+#[derive(Default)]
 struct Prepared {
     sequences: Vec<Sequence>,
+    /// Tokens of all sequences.
+    n_tokens: usize,
     /// Sequences of each input.
     n_pieces: Vec<usize>,
     n_cut: usize,
+}
+
+/// A call whose texts are tokenized and queued; dropping it cancels the call.
+#[must_use = "dropping it cancels the call"]
+pub struct PendingEmbeddings {
+    pending: Pending<Vec<f32>>,
+    lease: Lease,
+    n_embd: usize,
+    merge: Option<Merge>,
+    n_pieces: Vec<usize>,
+    /// Tokens of each sequence.
+    lengths: Vec<usize>,
+    n_tokens: usize,
+    n_cut: usize,
+}
+
+impl PendingEmbeddings {
+    /// Waits for the vectors.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotANumber`], and the engine's own.
+    pub async fn finish(self) -> Result<Embeddings, RuntimeError> {
+        let Self { pending, lease, n_embd, merge, n_pieces, lengths, n_tokens, n_cut } = self;
+        let Answered { responses, waited, took } = pending.await?;
+        let mut vectors = put_together(responses, &n_pieces, &lengths, merge);
+        for vector in &mut vectors {
+            finish(vector, n_embd, lease.embed()?, &lease)?;
+        }
+        let model = lease.model().to_owned();
+        Ok(Embeddings { model, vectors, prompt_tokens: n_tokens, n_cut, waited, took })
+    }
 }
 
 impl Runtime {
     /// Embeds every input.
     ///
     /// # Errors
-    /// As [`Runtime::lease`]; [`RuntimeError::InvalidParameter`] for a number of dimensions or a prompt that the model
-    /// does not have; [`RuntimeError::Input`] for an input that is empty, too long or out of range; the engine's own.
+    /// As [`Runtime::begin_embed`] and [`PendingEmbeddings::finish`].
     pub async fn embed(&self, call: EmbedCall) -> Result<Embeddings, RuntimeError> {
+        self.begin_embed(call).await?.finish().await
+    }
+
+    /// Tokenizes every input and queues the call: the part that keeps a thread busy. It lets go of the thread for a
+    /// moment now and then, so that dropping it ends it.
+    ///
+    /// # Errors
+    /// As [`Runtime::lease`]; [`RuntimeError::InvalidParameter`] for a number of dimensions or a prompt that the model
+    /// does not have, and for more inputs than one call may have; [`RuntimeError::Input`] for an input that is empty,
+    /// too long or out of range; the engine's own.
+    pub async fn begin_embed(&self, call: EmbedCall) -> Result<PendingEmbeddings, RuntimeError> {
         if call.inputs.is_empty() {
             return Err(invalid("input", "an empty list".into(), "at least one text or list of tokens"));
         }
@@ -124,17 +175,49 @@ impl Runtime {
         let n_embd = dimensions(model, call.dimensions)?;
         let prompt = prompt(model, &call.prompt)?;
         let merge = merge(lease.config(), call.long_texts);
-        let prepared = prepare(model, &call.inputs, prompt, merge)?;
-        let prompt_tokens = prepared.sequences.iter().map(|sequence| sequence.tokens.len()).sum();
-        let lengths: Vec<usize> = prepared.sequences.iter().map(|sequence| sequence.tokens.len()).collect();
-        let Answered { responses, waited, took } = model.thread.submit(prepared.sequences, self.time_limit())?.await?;
-        let mut vectors = put_together(responses, &prepared.n_pieces, &lengths, merge);
-        for vector in &mut vectors {
-            finish(vector, n_embd, model, &lease)?;
+        check_count(model.info.n_embd, call.inputs.len())?;
+        let mut prepared = Prepared::default();
+        for (part_idx, inputs) in call.inputs.chunks(INPUTS_AT_ONCE).enumerate() {
+            if part_idx > 0 {
+                breathe().await;
+            }
+            prepared.add(model, (part_idx * INPUTS_AT_ONCE, inputs), prompt, merge)?;
         }
-        let model = lease.model().to_owned();
-        Ok(Embeddings { model, vectors, prompt_tokens, n_cut: prepared.n_cut, waited, took })
+        let Prepared { sequences, n_tokens, n_pieces, n_cut } = prepared;
+        let lengths = sequences.iter().map(|sequence| sequence.tokens.len()).collect();
+        let pending = model.thread.submit(sequences, self.time_limit())?;
+        Ok(PendingEmbeddings { pending, lease, n_embd, merge, n_pieces, lengths, n_tokens, n_cut })
     }
+}
+
+/// Lets go of the thread once, so that a call that nobody waits for can be dropped in the middle of long work.
+pub(crate) async fn breathe() {
+    let mut has_let_go = false;
+    std::future::poll_fn(|context| match std::mem::replace(&mut has_let_go, true) {
+        true => Poll::Ready(()),
+        false => {
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await;
+}
+
+/// Refuses more vectors than fit into memory beside those of other calls.
+fn check_count(n_embd: usize, n_vectors: usize) -> Result<(), RuntimeError> {
+    let most = MOST_NUMBERS / n_embd.max(1);
+    if n_vectors <= most {
+        return Ok(());
+    }
+    let permitted =
+        format!("at most {most} inputs (or pieces of long ones) in a call, as each becomes {n_embd} numbers");
+    Err(invalid("input", format!("a list of {n_vectors}"), permitted))
+}
+
+/// Refuses a call whose tokens can never wait together, before more of it is tokenized.
+pub(crate) fn check_cost(config: &BatchConfig, cost: usize) -> Result<(), EngineError> {
+    let (limit, unit) = (config.max_waiting_cost, config.unit);
+    if cost > limit { Err(EngineError::TooMuchAtOnce { cost, limit, unit }) } else { Ok(()) }
 }
 
 fn invalid(parameter: &'static str, value: String, permitted: impl Into<String>) -> RuntimeError {
@@ -197,39 +280,45 @@ fn merge(config: &ModelConfig, asked: LongTexts) -> Option<Merge> {
     }
 }
 
-fn prepare(
-    model: &EmbedModel,
-    inputs: &[EmbedInput],
-    prompt: &str,
-    merge: Option<Merge>,
-) -> Result<Prepared, RuntimeError> {
-    let mut prepared = Prepared { sequences: Vec::new(), n_pieces: Vec::new(), n_cut: 0 };
-    let mut prompted = String::new();
-    for (idx, input) in inputs.iter().enumerate() {
-        let at = |error| RuntimeError::Input { idx, error };
-        let encoded = match input {
-            EmbedInput::Text(text) => {
-                check_text(text).map_err(at)?;
-                prompted.clear();
-                prompted.push_str(prompt);
-                prompted.push_str(text);
-                if merge.is_some() {
-                    let pieces = model.encoder.encode_windows(&prompted).map_err(at)?;
-                    prepared.n_pieces.push(pieces.len());
-                    prepared.sequences.extend(pieces);
-                    continue;
+impl Prepared {
+    /// Adds inputs, the first of which has the index `first_idx` in the call.
+    fn add(
+        &mut self,
+        model: &EmbedModel,
+        (first_idx, inputs): (usize, &[EmbedInput]),
+        prompt: &str,
+        merge: Option<Merge>,
+    ) -> Result<(), RuntimeError> {
+        for (idx, input) in (first_idx..).zip(inputs) {
+            let at = |error| RuntimeError::Input { idx, error };
+            match input {
+                EmbedInput::Text(text) => {
+                    check_text(text).map_err(at)?;
+                    let text = [prompt, text.as_str()].concat();
+                    match merge {
+                        Some(_) => self.push_pieces(model.encoder.encode_windows(&text).map_err(at)?),
+                        None => self.push(model.encoder.encode(&text).map_err(at)?),
+                    }
                 }
-                model.encoder.encode(&prompted)
+                EmbedInput::Tokens(tokens) if tokens.is_empty() => return Err(at(EngineError::EmptyPrompt)),
+                EmbedInput::Tokens(tokens) => self.push(model.encoder.encode_tokens(tokens).map_err(at)?),
             }
-            EmbedInput::Tokens(tokens) if tokens.is_empty() => Err(EngineError::EmptyPrompt),
-            EmbedInput::Tokens(tokens) => model.encoder.encode_tokens(tokens),
-        };
-        let encoded = encoded.map_err(at)?;
-        prepared.n_cut += usize::from(encoded.is_cut());
-        prepared.n_pieces.push(1);
-        prepared.sequences.push(encoded.sequence);
+            check_count(model.info.n_embd, self.sequences.len())?;
+            check_cost(model.thread.config(), self.n_tokens)?;
+        }
+        Ok(())
     }
-    Ok(prepared)
+
+    fn push(&mut self, encoded: Encoded) {
+        self.n_cut += usize::from(encoded.is_cut());
+        self.push_pieces(vec![encoded.sequence]);
+    }
+
+    fn push_pieces(&mut self, pieces: Vec<Sequence>) {
+        self.n_pieces.push(pieces.len());
+        self.n_tokens += pieces.iter().map(|piece| piece.tokens.len()).sum::<usize>();
+        self.sequences.extend(pieces);
+    }
 }
 
 /// Refuses what nobody can mean, before time is spent on it.
@@ -298,4 +387,17 @@ fn finish(vector: &mut Vec<f32>, n_embd: usize, model: &EmbedModel, lease: &Leas
         vector.iter_mut().for_each(|number| *number = (f64::from(*number) / length) as f32);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_has_only_so_many_vectors() {
+        assert!(check_count(384, 174_762).is_ok());
+        let error = check_count(384, 174_763).unwrap_err();
+        assert!(matches!(error, RuntimeError::InvalidParameter { parameter: "input", .. }), "{error}");
+        assert!(error.to_string().contains("input is a list of 174763; use at most 174762 inputs"), "{error}");
+    }
 }

@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use ingle_api::openai::InputUsage;
 use ingle_api::rerank::{DocumentText, RerankDocument, RerankRequest, RerankResponse, RerankResult};
+use ingle_runtime::catalog::Usecase;
 use ingle_runtime::{Ranked, RerankCall};
 use uuid::Uuid;
 
@@ -31,8 +32,15 @@ pub(crate) async fn rerank(
     let model = named(request.model);
     let call = RerankCall { model: model.clone(), query, documents, top_n };
     let runtime = state.runtime().clone();
-    let work = async move { Ok(runtime.rerank(call).await?) };
-    let ranking = state.lifecycle().unless_cancelled(beside(n_bytes, work)).await;
+    let ranking = async {
+        call.check()?;
+        // Loading and computing are waited for here; what goes aside is work.
+        let _lease = runtime.lease(call.model.as_deref(), Usecase::Rerank).await?;
+        let runtime = runtime.clone();
+        let pending = beside(n_bytes, async move { Ok(runtime.begin_rerank(call).await?) }).await?;
+        Ok(pending.finish().await?)
+    };
+    let ranking = state.lifecycle().unless_cancelled(ranking).await;
     let ranking = ranking.map_err(|error: ApiError| error.renamed("prompt", "documents"))?;
     state.metrics().record_call(&FinishedCall {
         model: ranking.model.clone(),

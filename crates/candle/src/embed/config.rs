@@ -26,6 +26,11 @@ impl Config {
         Ok(Self { path, values })
     }
 
+    /// Where the file is.
+    pub(super) fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
+    }
+
     /// An error that names the file.
     pub(super) fn error(&self, reason: impl Into<String>) -> EngineError {
         load_error(&self.path, reason)

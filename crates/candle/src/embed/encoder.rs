@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use ingle_engine::Sequence;
+use ingle_engine::{EngineError, Interrupt, Seat, Sequence};
 use ingle_kernels::{gelu, gelu_tanh, layer_norm, multiply, rms_norm, silu};
+use rayon::ThreadPool;
 use rayon::prelude::*;
 use rten_gemm::GemmExecutor;
 
@@ -157,8 +158,8 @@ impl std::fmt::Debug for Encoder {
 /// Memory for one pack, used again for the next.
 #[derive(Default)]
 struct Workspace {
-    /// Each thread has its own: it is small and may not move between threads.
-    gemm: GemmExecutor,
+    /// Tokens of each sequence of the pack.
+    lengths: Vec<usize>,
     /// `[n_tokens, n_embd]`
     hidden: Vec<f32>,
     /// `[n_tokens, n_embd]`, for norms that stand in front.
@@ -172,6 +173,38 @@ struct Workspace {
     attention: Scratch,
 }
 
+/// What a step is computed with. It goes in parts of some layers; between two of them it looks whether anybody still
+/// waits, and lets other engines have the cores.
+pub(super) struct Course<'a> {
+    pub(super) threads: &'a ThreadPool,
+    pub(super) seat: &'a Seat,
+    pub(super) interrupt: &'a Interrupt<'a>,
+    /// Multiplications of a part, for each thread; a part has one layer at least.
+    pub(super) part: u64,
+}
+
+impl Course<'_> {
+    fn n_threads(&self) -> usize {
+        self.threads.current_num_threads()
+    }
+
+    /// Runs `work` on the threads once there are cores for them.
+    fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> Result<R, EngineError> {
+        if self.interrupt.is_raised() {
+            return Err(EngineError::Decode { reason: "nobody waits for it any more".into() });
+        }
+        Ok(self.seat.with_cores(self.n_threads(), || self.threads.install(work)))
+    }
+}
+
+/// A batch, and which of its sequences go through the layers together.
+#[derive(Clone, Copy)]
+struct Wave<'a> {
+    batch: &'a [&'a Sequence],
+    /// Indices into the batch, one pack for each thread at most.
+    packs: &'a [Vec<usize>],
+}
+
 /// Applies `to` to parts of `rows` on all threads, where there is enough of it.
 fn share(rows: &mut [f32], n: usize, to: impl Fn(&mut [f32]) + Sync + Send) {
     let n_threads = rayon::current_num_threads();
@@ -183,58 +216,122 @@ fn share(rows: &mut [f32], n: usize, to: impl Fn(&mut [f32]) + Sync + Send) {
 }
 
 impl Encoder {
+    /// Multiplications for one token, attention not counted.
+    pub(super) fn work_per_token(&self) -> u64 {
+        let size = |linear: &Linear| linear.n_in as u64 * linear.n_out as u64;
+        let work = |layer: &Layer| [&layer.qkv, &layer.out, &layer.up, &layer.down].map(size).iter().sum::<u64>();
+        self.layers.iter().map(work).sum()
+    }
+
     /// Runs the sequences and hands each one's hidden states, `[n_tokens, n_embd]`, to `finish`. Results are in the
-    /// order of the sequences. Uses the threads of the rayon pool it is called in: one pack for each, and for fewer
-    /// packs than threads, all for the products of one.
+    /// order of the sequences. Each thread takes a pack of them; for fewer packs than threads, all threads share the
+    /// products of one.
+    ///
+    /// # Errors
+    /// [`EngineError::Decode`] when the interrupt was raised.
     pub(super) fn run<R: Send>(
         &self,
         batch: &[&Sequence],
-        finish: impl Fn(&GemmExecutor, &[f32]) -> R + Sync + Send,
-    ) -> Vec<R> {
-        let packs = packs(batch, rayon::current_num_threads());
-        let results = packs.into_par_iter().map_init(Workspace::default, |workspace, pack| {
-            let sequences: Vec<&Sequence> = pack.iter().map(|&idx| batch[idx]).collect();
-            self.forward(&sequences, workspace);
-            let mut rest = workspace.hidden.as_slice();
-            let finished = pack.into_iter().map(|idx| {
-                let (hidden, others) = rest.split_at(batch[idx].tokens.len() * self.embeddings.n_embd);
-                rest = others;
-                (idx, finish(&workspace.gemm, hidden))
-            });
-            finished.collect::<Vec<_>>()
-        });
-        let mut results: Vec<(usize, R)> = results.flatten_iter().collect();
+        course: &Course<'_>,
+        finish: impl Fn(&GemmExecutor, &[f32]) -> R + Sync,
+    ) -> Result<Vec<R>, EngineError> {
+        let packs = packs(batch, course.n_threads());
+        let mut spaces: Vec<Workspace> = Vec::new();
+        spaces.resize_with(packs.len().min(course.n_threads()), Workspace::default);
+        let mut results = Vec::with_capacity(batch.len());
+        for packs in packs.chunks(course.n_threads()) {
+            results.extend(self.run_wave(Wave { batch, packs }, &mut spaces, course, &finish)?);
+        }
         results.sort_unstable_by_key(|(idx, _)| *idx);
-        results.into_iter().map(|(_, result)| result).collect()
+        Ok(results.into_iter().map(|(_, result)| result).collect())
     }
 
-    /// The hidden states of all sequences, one behind the other.
-    fn forward(&self, sequences: &[&Sequence], workspace: &mut Workspace) {
+    /// The results of one wave, each with its index in the batch.
+    fn run_wave<R: Send>(
+        &self,
+        wave: Wave<'_>,
+        spaces: &mut [Workspace],
+        course: &Course<'_>,
+        finish: &(impl Fn(&GemmExecutor, &[f32]) -> R + Sync),
+    ) -> Result<Vec<(usize, R)>, EngineError> {
+        let (n_layers, at_once) = (self.layers.len(), self.layers_at_once(wave, course));
+        let mut from = 0;
+        loop {
+            let to = (from + at_once).min(n_layers);
+            let results = course.run(|| {
+                // The executor is small and may not move between threads.
+                let results = spaces.par_iter_mut().zip(wave.packs).map_init(GemmExecutor::default, |gemm, one| {
+                    let (workspace, pack) = one;
+                    if from == 0 {
+                        self.embed(wave.batch, pack, workspace);
+                    }
+                    self.layers[from..to].iter().for_each(|layer| self.layer(layer, gemm, workspace));
+                    if to < n_layers { Vec::new() } else { self.finish(pack, gemm, workspace, finish) }
+                });
+                results.flatten_iter().collect::<Vec<_>>()
+            })?;
+            if to == n_layers {
+                return Ok(results);
+            }
+            from = to;
+        }
+    }
+
+    /// Layers of a part, so that it has about the work that the course wants.
+    fn layers_at_once(&self, wave: Wave<'_>, course: &Course<'_>) -> usize {
+        let n_tokens: usize = wave.packs.iter().flatten().map(|&idx| wave.batch[idx].tokens.len()).sum();
+        let work = n_tokens as u64 * (self.work_per_token() / self.layers.len().max(1) as u64);
+        let wanted = course.part.saturating_mul(course.n_threads() as u64) / work.max(1);
+        usize::try_from(wanted).unwrap_or(usize::MAX).clamp(1, self.layers.len().max(1))
+    }
+
+    /// The first hidden states of a pack, one sequence behind the other.
+    fn embed(&self, batch: &[&Sequence], pack: &[usize], workspace: &mut Workspace) {
         let n_embd = self.embeddings.n_embd;
-        let n_tokens: usize = sequences.iter().map(|sequence| sequence.tokens.len()).sum();
-        workspace.hidden.resize(n_tokens * n_embd, 0.0);
-        let places = sequences.iter().flat_map(|sequence| (0..sequence.tokens.len()).map(move |at| (*sequence, at)));
+        let sequences = || pack.iter().map(|&idx| batch[idx]);
+        workspace.lengths.clear();
+        workspace.lengths.extend(sequences().map(|sequence| sequence.tokens.len()));
+        workspace.hidden.resize(workspace.lengths.iter().sum::<usize>() * n_embd, 0.0);
+        let places = sequences().flat_map(|sequence| (0..sequence.tokens.len()).map(move |at| (sequence, at)));
         for ((sequence, position), row) in places.zip(workspace.hidden.chunks_exact_mut(n_embd)) {
             self.embeddings.row(sequence, position, row);
         }
         if let Some(norm) = &self.embeddings.norm {
             norm.apply(&mut workspace.hidden);
         }
-        let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.tokens.len()).collect();
-        for layer in &self.layers {
-            match self.shape.order {
-                NormOrder::After => self.layer_normed_after(layer, &lengths, workspace),
-                NormOrder::Before => self.layer_normed_before(layer, &lengths, workspace),
-            }
-        }
-        if let Some(norm) = &self.final_norm {
-            share(&mut workspace.hidden, n_embd, |rows| norm.apply(rows));
+    }
+
+    fn layer(&self, layer: &Layer, gemm: &GemmExecutor, workspace: &mut Workspace) {
+        match self.shape.order {
+            NormOrder::After => self.layer_normed_after(layer, gemm, workspace),
+            NormOrder::Before => self.layer_normed_before(layer, gemm, workspace),
         }
     }
 
-    fn layer_normed_after(&self, layer: &Layer, lengths: &[usize], workspace: &mut Workspace) {
+    /// The results of a pack from its last hidden states.
+    fn finish<R>(
+        &self,
+        pack: &[usize],
+        gemm: &GemmExecutor,
+        workspace: &mut Workspace,
+        finish: &impl Fn(&GemmExecutor, &[f32]) -> R,
+    ) -> Vec<(usize, R)> {
         let n_embd = self.embeddings.n_embd;
-        let Workspace { gemm, hidden, qkv, mixed, up, attention, .. } = workspace;
+        if let Some(norm) = &self.final_norm {
+            share(&mut workspace.hidden, n_embd, |rows| norm.apply(rows));
+        }
+        let mut rest = workspace.hidden.as_slice();
+        let mut result = |(&idx, len): (&usize, &usize)| {
+            let (hidden, others) = rest.split_at(len * n_embd);
+            rest = others;
+            (idx, finish(gemm, hidden))
+        };
+        pack.iter().zip(&workspace.lengths).map(&mut result).collect()
+    }
+
+    fn layer_normed_after(&self, layer: &Layer, gemm: &GemmExecutor, workspace: &mut Workspace) {
+        let n_embd = self.embeddings.n_embd;
+        let Workspace { lengths, hidden, qkv, mixed, up, attention, .. } = workspace;
         self.attend(layer, lengths, hidden, Buffers { gemm, qkv, mixed, attention });
         layer.out.apply(gemm, Matrix::of_rows(mixed, layer.out.n_in), Output::Add, hidden);
         if let Some(norm) = &layer.attention_norm {
@@ -245,9 +342,9 @@ impl Encoder {
         share(hidden, n_embd, |rows| layer.feed_forward_norm.apply(rows));
     }
 
-    fn layer_normed_before(&self, layer: &Layer, lengths: &[usize], workspace: &mut Workspace) {
+    fn layer_normed_before(&self, layer: &Layer, gemm: &GemmExecutor, workspace: &mut Workspace) {
         let n_embd = self.embeddings.n_embd;
-        let Workspace { gemm, hidden, normed, qkv, mixed, up, attention } = workspace;
+        let Workspace { lengths, hidden, normed, qkv, mixed, up, attention } = workspace;
         normed.clone_from(hidden);
         if let Some(norm) = &layer.attention_norm {
             share(normed, n_embd, |rows| norm.apply(rows));

@@ -8,6 +8,17 @@ use serde_json::Value;
 
 use crate::weights::{load_error, read_json};
 
+/// Files with the longest text, older names of one and the same; the first that is there counts, as in the library.
+const LIMIT_FILES: [&str; 7] = [
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+];
+
 /// A step between the pooled vector and the one that is given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
@@ -89,8 +100,8 @@ impl SentenceFolder {
     }
 
     fn read_limits(&mut self) -> Result<(), EngineError> {
-        let path = self.encoder.join("sentence_bert_config.json");
-        if path.is_file() {
+        let paths = LIMIT_FILES.map(|name| self.encoder.join(name));
+        if let Some(path) = paths.into_iter().find(|path| path.is_file()) {
             let values: Value = read_json(&path)?;
             self.max_tokens = values["max_seq_length"].as_u64().map(|n| n as usize);
             self.lower_case = values["do_lower_case"].as_bool().unwrap_or(false);
@@ -146,9 +157,15 @@ fn poolings(path: &Path) -> Result<Vec<Pooling>, EngineError> {
         "lasttoken" => Some(Pooling::Last),
         _ => None,
     };
-    if let Some(word) = values["pooling_mode"].as_str() {
-        let pooling = named(word).ok_or_else(|| load_error(path, format!("pooling_mode {word:?} is not known")))?;
-        return Ok(vec![pooling]);
+    let of_word = |value: &Value| {
+        let pooling = value.as_str().and_then(named);
+        pooling.ok_or_else(|| load_error(path, format!("pooling_mode {value} is not known")))
+    };
+    match &values["pooling_mode"] {
+        Value::Null => {}
+        Value::Array(words) if words.is_empty() => return Err(load_error(path, "pooling_mode is an empty list")),
+        Value::Array(words) => return words.iter().map(of_word).collect(),
+        word => return Ok(vec![of_word(word)?]),
     }
     // In the order in which the library puts them side by side.
     const KEYS: [(&str, Pooling); 6] = [
@@ -164,5 +181,51 @@ fn poolings(path: &Path) -> Result<Vec<Pooling>, EngineError> {
     match poolings.is_empty() {
         true => Err(load_error(path, "no pooling mode is switched on")),
         false => Ok(poolings),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
+        let path = folder.join(name);
+        std::fs::write(&path, text).expect("the folder is writable");
+        path
+    }
+
+    #[test]
+    fn poolings_are_read_in_every_form() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let read = |text: &str| poolings(&write(folder.path(), "config.json", text));
+        for (text, expected) in [
+            (r#"{"pooling_mode": "lasttoken"}"#, vec![Pooling::Last]),
+            (r#"{"pooling_mode": ["cls", "mean"]}"#, vec![Pooling::Cls, Pooling::Mean]),
+            (
+                r#"{"pooling_mode_mean_tokens": true, "pooling_mode_cls_token": true}"#,
+                vec![Pooling::Cls, Pooling::Mean],
+            ),
+        ] {
+            assert_eq!(read(text).expect("it is valid"), expected, "{text}");
+        }
+        for (text, told) in [
+            (r#"{"pooling_mode": []}"#, "empty list"),
+            (r#"{"pooling_mode": ["cls", "median"]}"#, "\"median\" is not known"),
+            (r#"{"pooling_mode": 3}"#, "3 is not known"),
+            ("{}", "no pooling mode"),
+        ] {
+            let error = read(text).expect_err("it is not valid").to_string();
+            assert!(error.contains("config.json") && error.contains(told), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_limit_is_found_under_its_older_names() {
+        for name in LIMIT_FILES {
+            let folder = tempfile::tempdir().expect("a folder");
+            write(folder.path(), name, r#"{"max_seq_length": 77, "do_lower_case": true}"#);
+            let found = SentenceFolder::read(folder.path()).expect("it is valid");
+            assert_eq!((found.max_tokens, found.lower_case), (Some(77), true), "{name}");
+        }
     }
 }

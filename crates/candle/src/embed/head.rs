@@ -10,6 +10,7 @@ use super::config::Config;
 use super::encoder::{Activation, Norm};
 use super::folder::Step;
 use super::linear::{Bias, Linear, Matrix, Output};
+use super::models::layer_norm;
 use crate::weights::{Weights, load_error, read_json};
 
 /// One vector of the hidden states of a sequence, `[n_tokens, n]`.
@@ -102,6 +103,7 @@ fn dense(folder: &Path, n: usize) -> Result<(Transform, usize), EngineError> {
         let size = values[key].as_u64().filter(|size| (1..1 << 20).contains(size));
         size.map(|size| size as usize).ok_or_else(|| load_error(&path, format!("{key} is missing or out of range")))
     };
+    refuse_other_ways(&path, &values)?;
     let (n_in, n_out) = (size("in_features")?, size("out_features")?);
     if n_in != n {
         return Err(load_error(&path, format!("in_features is {n_in} and the vector in front of it has {n} numbers")));
@@ -112,6 +114,21 @@ fn dense(folder: &Path, n: usize) -> Result<(Transform, usize), EngineError> {
     let bias = if values["bias"].as_bool() == Some(false) { Bias::IfThere } else { Bias::Needed };
     let layer = Linear::load(&mut Weights::open(folder)?, "linear", [n_in, n_out], bias)?;
     Ok((Transform::Dense { layer, activation }, n_out))
+}
+
+/// Refuses dense layers that do more than a layer on the pooled vector does.
+fn refuse_other_ways(path: &Path, values: &Value) -> Result<(), EngineError> {
+    if values["use_residual"].as_bool() == Some(true) {
+        return Err(load_error(path, "use_residual (a dense layer beside a residual) is not supported"));
+    }
+    for key in ["module_input_name", "module_output_name"] {
+        if let Some(name) = values[key].as_str().filter(|name| *name != "sentence_embedding") {
+            let reason =
+                format!("{key} is {name:?}; only layers on the pooled vector, sentence_embedding, are supported");
+            return Err(load_error(path, reason));
+        }
+    }
+    Ok(())
 }
 
 /// Applies the steps to one vector.
@@ -178,9 +195,7 @@ impl Scorer {
                 let dense = load("head.dense", n)?;
                 let last = load("classifier", 1)?;
                 let activation = config.activation("classifier_activation", Activation::Gelu)?;
-                let weight = weights.tensor("head.norm.weight", &[n])?;
-                let epsilon = config.number("norm_eps", 1e-5)? as f32;
-                let norm = Norm::Layer { weight, bias: vec![0.0; n], epsilon };
+                let norm = layer_norm(weights, "head.norm", n, config.number("norm_eps", 1e-5)?)?;
                 let pooling = match config.text("classifier_pooling") {
                     Some("mean") => Pooling::Mean,
                     _ => Pooling::Cls,
@@ -209,10 +224,12 @@ impl Scorer {
     }
 }
 
-/// What the library does to the score, by the class that the configuration names; without one it is the logistic
-/// function.
+/// What the library does to the score, by the class that is named in its own file or, as older versions have it, in the
+/// model's configuration; without one it is the logistic function.
 fn is_logistic(config: &Config) -> Result<bool, EngineError> {
-    let newer = config.value("sentence_transformers")["activation_fn"].as_str();
+    let path = config.folder().join("config_sentence_transformers.json");
+    let own: Value = if path.is_file() { read_json(&path)? } else { Value::Null };
+    let newer = own["activation_fn"].as_str().or(config.value("sentence_transformers")["activation_fn"].as_str());
     let class = newer.or(config.text("sbert_ce_default_activation_function"));
     match class.map(|class| class.rsplit('.').next().unwrap_or_default()) {
         None | Some("Sigmoid") => Ok(true),

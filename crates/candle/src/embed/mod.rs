@@ -19,21 +19,31 @@ use std::sync::Arc;
 
 use ingle_engine::{
     BatchConfig, BatchModel, BatchThread, Dimensions, EmbedInfo, EmbedModel, Engine, EngineError, Hardware, Interrupt,
-    LoadOptions, MemoryEstimate, Pooling, Precision, RerankModel, Sequence, Task,
+    LoadOptions, MemoryEstimate, Pooling, Precision, RerankModel, Seat, Sequence, Task,
 };
 use rayon::ThreadPool;
-use rten_gemm::GemmExecutor;
 
 use config::Config;
+use encoder::{Course, Encoder};
 use folder::{SentenceFolder, Step, tokenizer_limit};
 use head::{Scorer, Transform};
-use models::Model;
+use models::{MOST_TOKENS, Model};
 use tokenizer::FolderEncoder;
 
 use crate::weights::{Weights, load_error};
 
-/// Tokens of a step: enough that the products are at their best, few enough that a new call waits a fraction of a second.
+/// Tokens of a step at most: enough that the products are at their best.
 const STEP_TOKENS: usize = 2048;
+
+/// Tokens of a step at least, however large the model: fewer would read the weights too often.
+const LEAST_STEP_TOKENS: usize = 256;
+
+/// Multiplications that a thread does in about a second: the aim for a step, so that a new call does not wait long.
+const STEP_WORK: u64 = 25_000_000_000;
+
+/// Multiplications of a part of a step, for each thread: some ten milliseconds, for which an answer of a language model
+/// may be held up.
+const PART_WORK: u64 = 1 << 30;
 
 /// Tokens that may wait, all calls together.
 const MOST_WAITING_TOKENS: usize = 8 << 20;
@@ -41,18 +51,25 @@ const MOST_WAITING_TOKENS: usize = 8 << 20;
 /// Calls that may wait unless the options say otherwise.
 const DEFAULT_MAX_WAITING: usize = 1024;
 
-/// Bytes of a step's buffers, by token and by width of the widest layer.
-const BUFFERS_PER_WIDTH: u64 = 5 * 4;
+/// Rows of the width of a hidden state that a step keeps for a token: hidden state, its norm, queries, keys, values,
+/// what they give, and some room for heads that are wider than that.
+const ROWS_PER_TOKEN: u64 = 8;
 
-/// Bytes the model will take: its weights as f32, and the buffers of a step.
+/// Bytes the model will take: its weights as f32, and the buffers of a step, or of one text where that may be longer.
 ///
 /// # Errors
 /// [`EngineError::Load`] when files are missing or `config.json` cannot be read.
 pub(crate) fn estimate(options: &LoadOptions) -> Result<MemoryEstimate, EngineError> {
     let folder = SentenceFolder::read(&options.path)?;
     let config = Config::read(&folder.encoder)?;
-    let width = config.optional_size(&["intermediate_size", "n_inner", "hidden_dim"])?.unwrap_or(4096) as u64;
-    let compute_bytes = STEP_TOKENS as u64 * width * BUFFERS_PER_WIDTH;
+    let size = |names: &[&str], otherwise: usize| -> Result<usize, EngineError> {
+        Ok(config.optional_size(names)?.unwrap_or(otherwise))
+    };
+    let n_embd = size(&["hidden_size", "dim", "n_embd"], 1024)? as u64;
+    let n_inner = size(&["intermediate_size", "n_inner", "hidden_dim"], 4096)? as u64;
+    let longest = limit(options, folder.max_tokens, size(&["n_positions", "max_position_embeddings"], 512)?);
+    let n_tokens = options.batch.unwrap_or(STEP_TOKENS).max(longest.min(MOST_TOKENS)) as u64;
+    let compute_bytes = n_tokens * (ROWS_PER_TOKEN * n_embd + 2 * n_inner) * size_of::<f32>() as u64;
     Ok(MemoryEstimate { weight_bytes: Weights::open(&folder.encoder)?.bytes_as_f32(), cache_bytes: 0, compute_bytes })
 }
 
@@ -106,9 +123,10 @@ fn load_embedder(options: &LoadOptions, n_threads: usize) -> Result<EmbedModel, 
         default_prompt: folder.default_prompt,
         architecture: name.to_owned(),
     };
-    let threads = threads(&options.path, n_threads)?;
-    let embedder = Embedder { encoder, poolings: folder.poolings, transforms, threads };
-    let thread = BatchThread::start(batch_config(options), move |_| Ok(embedder))?;
+    let config = batch_config(options, &encoder, n_threads);
+    let cores = Cores::new(&options.path, n_threads)?;
+    let embedder = Embedder { encoder, poolings: folder.poolings, transforms, cores };
+    let thread = BatchThread::start(config, move |_| Ok(embedder))?;
     Ok(EmbedModel { thread, encoder: Arc::new(tokens), info: Arc::new(info) })
 }
 
@@ -121,9 +139,10 @@ fn load_reranker(options: &LoadOptions, n_threads: usize) -> Result<RerankModel,
     let max_tokens = limit(options, tokenizer_limit(&options.path)?, max_tokens);
     let n_vocab = encoder.embeddings.words.len() / n;
     let tokens = FolderEncoder::read(&options.path, max_tokens, n_vocab, false)?;
-    let threads = threads(&options.path, n_threads)?;
-    let reranker = Reranker { encoder, scorer, threads };
-    let thread = BatchThread::start(batch_config(options), move |_| Ok(reranker))?;
+    let config = batch_config(options, &encoder, n_threads);
+    let cores = Cores::new(&options.path, n_threads)?;
+    let reranker = Reranker { encoder, scorer, cores };
+    let thread = BatchThread::start(config, move |_| Ok(reranker))?;
     Ok(RerankModel { thread, encoder: Arc::new(tokens), architecture: name.to_owned() })
 }
 
@@ -147,32 +166,47 @@ fn dimensions(options: &LoadOptions, config: &Config, n_embd: usize) -> Dimensio
     }
 }
 
-fn batch_config(options: &LoadOptions) -> BatchConfig {
+fn batch_config(options: &LoadOptions, encoder: &Encoder, n_threads: usize) -> BatchConfig {
     BatchConfig {
         name: options.name.clone(),
         unit: "tokens",
-        step_budget: options.batch.unwrap_or(STEP_TOKENS),
+        step_budget: options.batch.unwrap_or_else(|| step_tokens(encoder.work_per_token(), n_threads)),
         max_waiting: options.max_waiting.unwrap_or(DEFAULT_MAX_WAITING),
         max_waiting_cost: MOST_WAITING_TOKENS,
     }
 }
 
-fn threads(path: &Path, n_threads: usize) -> Result<ThreadPool, EngineError> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).thread_name(|idx| format!("encoder {idx}"));
-    pool.build().map_err(|error| load_error(path, format!("its threads could not be started: {error}")))
+/// Tokens of a step that takes about a second, for a model with so many multiplications for each token.
+fn step_tokens(work_per_token: u64, n_threads: usize) -> usize {
+    let n_tokens = STEP_WORK.saturating_mul(n_threads as u64) / work_per_token.max(1);
+    usize::try_from(n_tokens).unwrap_or(usize::MAX).clamp(LEAST_STEP_TOKENS, STEP_TOKENS)
 }
 
-/// An error for a step that nobody waits for.
-fn interrupted() -> EngineError {
-    EngineError::Decode { reason: "nobody waits for it any more".into() }
+/// The threads of one model, and its place in the line for cores.
+struct Cores {
+    threads: ThreadPool,
+    seat: Seat,
+}
+
+impl Cores {
+    fn new(path: &Path, n_threads: usize) -> Result<Self, EngineError> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).thread_name(|idx| format!("encoder {idx}"));
+        let threads =
+            pool.build().map_err(|error| load_error(path, format!("its threads could not be started: {error}")))?;
+        Ok(Self { threads, seat: Seat::new() })
+    }
+
+    fn course<'a>(&'a self, interrupt: &'a Interrupt<'a>) -> Course<'a> {
+        Course { threads: &self.threads, seat: &self.seat, interrupt, part: PART_WORK }
+    }
 }
 
 /// Sequences to vectors.
 struct Embedder {
-    encoder: encoder::Encoder,
+    encoder: Encoder,
     poolings: Vec<Pooling>,
     transforms: Vec<Transform>,
-    threads: ThreadPool,
+    cores: Cores,
 }
 
 impl BatchModel for Embedder {
@@ -180,25 +214,21 @@ impl BatchModel for Embedder {
     type Response = Vec<f32>;
 
     fn run(&mut self, batch: &[Sequence], interrupt: &Interrupt<'_>) -> Result<Vec<Vec<f32>>, EngineError> {
-        if interrupt.is_raised() {
-            return Err(interrupted());
-        }
-        let Self { encoder, poolings, transforms, threads } = self;
+        let Self { encoder, poolings, transforms, cores } = self;
         let n = encoder.embeddings.n_embd;
         let batch: Vec<&Sequence> = batch.iter().collect();
-        let vector = |gemm: &GemmExecutor, hidden: &[f32]| {
+        encoder.run(&batch, &cores.course(interrupt), |gemm, hidden| {
             let pooled = poolings.iter().flat_map(|&pooling| head::pool(pooling, hidden, n)).collect();
             head::transform(transforms, gemm, pooled)
-        };
-        Ok(threads.install(|| encoder.run(&batch, vector)))
+        })
     }
 }
 
 /// Pairs to scores.
 struct Reranker {
-    encoder: encoder::Encoder,
+    encoder: Encoder,
     scorer: Scorer,
-    threads: ThreadPool,
+    cores: Cores,
 }
 
 impl BatchModel for Reranker {
@@ -206,12 +236,9 @@ impl BatchModel for Reranker {
     type Response = f32;
 
     fn run(&mut self, batch: &[Sequence], interrupt: &Interrupt<'_>) -> Result<Vec<f32>, EngineError> {
-        if interrupt.is_raised() {
-            return Err(interrupted());
-        }
-        let Self { encoder, scorer, threads } = self;
+        let Self { encoder, scorer, cores } = self;
         let n = encoder.embeddings.n_embd;
         let batch: Vec<&Sequence> = batch.iter().collect();
-        Ok(threads.install(|| encoder.run(&batch, |gemm, hidden| scorer.score(gemm, hidden, n))))
+        encoder.run(&batch, &cores.course(interrupt), |gemm, hidden| scorer.score(gemm, hidden, n))
     }
 }

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ingle_engine::Sequence;
-use serde_json::Value;
+use ingle_engine::{EngineError, Interrupt, LoadOptions, Pooling, Seat, Sequence};
+use rten_gemm::GemmExecutor;
+use serde_json::{Value, json};
 
 use super::config::Config;
-use super::head::Scorer;
-use super::models;
+use super::encoder::Course;
+use super::folder::{SentenceFolder, Step};
+use super::head::{self, Scorer};
+use super::{estimate, models, step_tokens};
 use crate::weights::Weights;
 
 const GOLDEN: &str = include_str!("../../tests/golden/encoders.json");
@@ -58,8 +61,13 @@ fn write(golden: &Golden, folder: &Path) {
     std::fs::write(folder.join("model.safetensors"), file).expect("the folder is writable");
 }
 
-fn on_threads<R: Send>(n_threads: usize, work: impl FnOnce() -> R + Send) -> R {
-    rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().expect("threads start").install(work)
+/// A step on so many threads, with so many multiplications in a part.
+fn on_threads<R>(n_threads: usize, part: u64, work: impl FnOnce(&Course<'_>) -> Result<R, EngineError>) -> R {
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().expect("threads start");
+    let never = || false;
+    let (seat, interrupt) = (Seat::new(), Interrupt::new(&never));
+    let course = Course { threads: &threads, seat: &seat, interrupt: &interrupt, part };
+    work(&course).expect("nobody interrupts it")
 }
 
 /// The largest difference.
@@ -78,13 +86,15 @@ fn hidden_states_are_those_of_the_reference_library() {
         let model = models::build(&config, &mut weights).unwrap_or_else(|error| panic!("{name}: {error}"));
         let sequences: Vec<Sequence> = golden.tokens.iter().cloned().map(Sequence::single).collect();
         let batch: Vec<&Sequence> = sequences.iter().collect();
-        for n_threads in [1, 2] {
-            let hidden = on_threads(n_threads, || model.encoder.run(&batch, |_, hidden| hidden.to_vec()));
+        let run =
+            |batch: &[&Sequence], course: &Course<'_>| model.encoder.run(batch, course, |_, hidden| hidden.to_vec());
+        for (n_threads, part) in [(1, u64::MAX), (2, u64::MAX), (1, 1), (2, 1)] {
+            let hidden = on_threads(n_threads, part, |course| run(&batch, course));
             for (idx, (hidden, expected)) in hidden.iter().zip(&golden.hidden).enumerate() {
                 let error = error(hidden, expected);
                 assert!(error < 3e-6, "{name}, sequence {idx}: {error}\n{hidden:?}\n{expected:?}");
             }
-            let alone = on_threads(n_threads, || model.encoder.run(&batch[2..], |_, hidden| hidden.to_vec()));
+            let alone = on_threads(n_threads, part, |course| run(&batch[2..], course));
             assert!(error(&alone[0], &hidden[2]) < 1e-6, "{name}: a batch equals its single texts");
         }
     }
@@ -106,9 +116,207 @@ fn scores_are_those_of_the_reference_library() {
         let pair = |tokens: &Vec<u32>| Sequence { second_from: tokens.len().div_ceil(2), tokens: tokens.clone() };
         let sequences: Vec<Sequence> = golden.tokens.iter().map(pair).collect();
         let batch: Vec<&Sequence> = sequences.iter().collect();
-        let scores = on_threads(1, || model.encoder.run(&batch, |gemm, hidden| scorer.score(gemm, hidden, n)));
+        let score = |gemm: &GemmExecutor, hidden: &[f32]| scorer.score(gemm, hidden, n);
+        let scores = on_threads(1, u64::MAX, |course| model.encoder.run(&batch, course, score));
         assert!(error(&scores, &golden.scores) < 3e-6, "{name}: {scores:?} instead of {:?}", golden.scores);
     }
+}
+
+#[test]
+fn a_step_that_nobody_waits_for_ends_behind_its_layer() {
+    let golden = goldens().remove("modernbert").expect("it is there");
+    let folder = tempfile::tempdir().expect("a folder");
+    write(&golden, folder.path());
+    let config = Config::read(folder.path()).expect("a configuration");
+    let model = models::build(&config, &mut Weights::open(folder.path()).expect("weights")).expect("a model");
+    assert_eq!(model.encoder.layers.len(), 4);
+    let sequence = Sequence::single(golden.tokens[0].clone());
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("threads start");
+    for (n_looks, is_whole) in [(0_usize, false), (3, false), (4, true)] {
+        let looked = std::cell::Cell::new(0);
+        let is_raised = || looked.replace(looked.get() + 1) >= n_looks;
+        let (seat, interrupt) = (Seat::new(), Interrupt::new(&is_raised));
+        let course = Course { threads: &threads, seat: &seat, interrupt: &interrupt, part: 1 };
+        let ran = model.encoder.run(&[&sequence], &course, |_, hidden| hidden.len());
+        assert_eq!(ran.is_ok(), is_whole, "{n_looks} layers");
+        assert_eq!(looked.get(), (n_looks + 1).min(4));
+    }
+}
+
+#[test]
+fn steps_of_large_models_are_short() {
+    // all-MiniLM-L6-v2, BERT's base, and Qwen3 with 0.6 thousand million weights.
+    for (work_per_token, n_threads, expected) in
+        [(10_600_000, 1, 2048), (85_000_000, 2, 588), (440_000_000, 2, 256), (0, 0, 256)]
+    {
+        assert_eq!(step_tokens(work_per_token, n_threads), expected);
+    }
+}
+
+#[test]
+fn the_longest_text_is_part_of_the_estimate() {
+    let golden = goldens().remove("bert").expect("it is there");
+    let folder = tempfile::tempdir().expect("a folder");
+    let compute_bytes = |n_positions: usize, context_size: Option<usize>| {
+        let mut config = golden.config.clone();
+        config["max_position_embeddings"] = n_positions.into();
+        write(&Golden { config, ..goldens().remove("bert").expect("it is there") }, folder.path());
+        let options = LoadOptions { path: folder.path().to_owned(), context_size, ..LoadOptions::default() };
+        estimate(&options).expect("a configuration").compute_bytes
+    };
+    let of_step = compute_bytes(64, None);
+    assert_eq!(of_step, 2048 * (8 * 16 + 2 * 24) * 4);
+    assert_eq!(compute_bytes(8192, None), 4 * of_step);
+    assert_eq!(compute_bytes(8192, Some(512)), of_step);
+}
+
+#[test]
+fn layers_that_are_not_computed_are_refused() {
+    let refused = |name: &str, change: &dyn Fn(&mut Value)| {
+        let mut golden = goldens().remove(name).expect("it is there");
+        change(&mut golden.config);
+        let folder = tempfile::tempdir().expect("a folder");
+        write(&golden, folder.path());
+        let config = Config::read(folder.path()).expect("a configuration");
+        let built = models::build(&config, &mut Weights::open(folder.path()).expect("weights"));
+        built.expect_err("it is refused").to_string()
+    };
+    let error = refused("qwen3", &|config| config["use_sliding_window"] = true.into());
+    assert!(error.contains("use_sliding_window"), "{error}");
+    let error = refused("qwen3", &|config| config["layer_types"] = json!(["full_attention", "sliding_attention"]));
+    assert!(error.contains("use_sliding_window"), "{error}");
+}
+
+#[test]
+fn nomic_takes_as_many_tokens_as_it_has_positions() {
+    let mut golden = goldens().remove("nomic").expect("it is there");
+    golden.config["n_positions"] = 48.into();
+    golden.config["max_trained_positions"] = 16.into();
+    let folder = tempfile::tempdir().expect("a folder");
+    write(&golden, folder.path());
+    let config = Config::read(folder.path()).expect("a configuration");
+    let model = models::build(&config, &mut Weights::open(folder.path()).expect("weights")).expect("a model");
+    assert_eq!(model.max_tokens, 48);
+}
+
+/// A folder of one module: its configuration, and its tensors filled like those of the models.
+fn write_module(folder: &Path, config: Value, tensors: &[(&str, &[usize])]) {
+    std::fs::create_dir_all(folder).expect("the folder is writable");
+    let tensors = tensors.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())).collect();
+    write(&Golden { config, tensors, tokens: Vec::new(), hidden: Vec::new(), scores: Vec::new() }, folder);
+}
+
+/// `Dense` and `LayerNorm` against their definitions in 64 bits.
+#[test]
+fn modules_behind_pooling_are_what_their_definitions_say() {
+    const N: usize = 6;
+    const N_OUT: usize = 4;
+    let folder = tempfile::tempdir().expect("a folder");
+    let modules = json!([
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"},
+        {"idx": 3, "name": "3", "path": "3_LayerNorm", "type": "sentence_transformers.models.LayerNorm"},
+        {"idx": 4, "name": "4", "path": "4_Normalize", "type": "sentence_transformers.models.Normalize"},
+    ]);
+    std::fs::write(folder.path().join("modules.json"), modules.to_string()).expect("the folder is writable");
+    write_module(&folder.path().join("1_Pooling"), json!({"pooling_mode": "mean"}), &[]);
+    let x: Vec<f32> = (0..N).map(|idx| idx as f32 / 3.0 - 0.8).collect();
+    let fill = |name: &str, shape: &[usize]| fill(name, shape).into_iter().map(f64::from).collect::<Vec<f64>>();
+    let functions: [fn(f64) -> f64; 4] =
+        [f64::tanh, |number| number, |number| number.max(0.0), |number| number / (1.0 + (-number).exp())];
+    let classes = ["activation.Tanh", "linear.Identity", "activation.ReLU", "activation.SiLU"];
+    for (class, function) in classes.into_iter().zip(functions) {
+        let has_bias = class != "linear.Identity";
+        let class = format!("torch.nn.modules.{class}");
+        let config = json!({"in_features": N, "out_features": N_OUT, "bias": has_bias, "activation_function": class});
+        let (weight, bias) = (("linear.weight", [N_OUT, N]), ("linear.bias", [N_OUT]));
+        let tensors: [(&str, &[usize]); 2] = [(weight.0, &weight.1), (bias.0, &bias.1)];
+        write_module(&folder.path().join("2_Dense"), config, &tensors[..1 + usize::from(has_bias)]);
+        let norm: [(&str, &[usize]); 2] = [("norm.weight", &[N_OUT]), ("norm.bias", &[N_OUT])];
+        write_module(&folder.path().join("3_LayerNorm"), json!({"dimension": N_OUT}), &norm);
+        let found = SentenceFolder::read(folder.path()).expect("it is valid");
+        assert_eq!((found.poolings.as_slice(), found.steps.len()), (&[Pooling::Mean][..], 3));
+        let (transforms, n) = head::load_steps(&found.steps, N).expect("they load");
+        assert_eq!(n, N_OUT);
+        let actual = head::transform(&transforms, &GemmExecutor::default(), x.clone());
+
+        let (weight, bias) = (fill(weight.0, &weight.1), fill(bias.0, &bias.1));
+        let dense = |row: usize| {
+            let products = x.iter().zip(&weight[row * N..]).map(|(a, b)| f64::from(*a) * b);
+            function(products.sum::<f64>() + if has_bias { bias[row] } else { 0.0 })
+        };
+        let dense: Vec<f64> = (0..N_OUT).map(dense).collect();
+        let mean = dense.iter().sum::<f64>() / N_OUT as f64;
+        let variance = dense.iter().map(|number| (number - mean).powi(2)).sum::<f64>() / N_OUT as f64;
+        let (scale, shift) = (fill(norm[0].0, norm[0].1), fill(norm[1].0, norm[1].1));
+        let normed =
+            |(idx, number): (usize, &f64)| (number - mean) / (variance + 1e-5).sqrt() * scale[idx] + shift[idx];
+        let normed: Vec<f64> = dense.iter().enumerate().map(normed).collect();
+        let length = normed.iter().map(|number| number * number).sum::<f64>().sqrt();
+        let expected: Vec<f32> = normed.iter().map(|number| (number / length) as f32).collect();
+        assert!(error(&actual, &expected) < 1e-6, "{class}: {actual:?} instead of {expected:?}");
+    }
+}
+
+#[test]
+fn dense_layers_that_do_more_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("2_Dense");
+    for (key, value) in [
+        ("use_residual", json!(true)),
+        ("module_input_name", json!("token_embeddings")),
+        ("module_output_name", json!("token_embeddings")),
+    ] {
+        let mut config = json!({"in_features": 2, "out_features": 2, "bias": false});
+        config[key] = value;
+        write_module(&path, config, &[("linear.weight", &[2, 2])]);
+        let error = head::load_steps(&[Step::Dense(path.clone())], 2).expect_err("it is refused").to_string();
+        assert!(error.contains("config.json") && error.contains(key), "{error}");
+    }
+    let plain = json!({"in_features": 2, "out_features": 2, "bias": false, "use_residual": false,
+        "module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"});
+    write_module(&path, plain, &[("linear.weight", &[2, 2])]);
+    assert!(head::load_steps(&[Step::Dense(path)], 2).is_ok());
+}
+
+/// The score of one sequence, with another file beside the golden model's own and these further tensors.
+fn score_with(name: &str, own: Option<&str>, more: &[(&str, &[usize])]) -> f32 {
+    let mut golden = goldens().remove(name).expect("it is there");
+    golden.config["sbert_ce_default_activation_function"] = "torch.nn.modules.linear.Identity".into();
+    golden.tensors.extend(more.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())));
+    let folder = tempfile::tempdir().expect("a folder");
+    write(&golden, folder.path());
+    if let Some(text) = own {
+        std::fs::write(folder.path().join("config_sentence_transformers.json"), text).expect("the folder is writable");
+    }
+    let config = Config::read(folder.path()).expect("a configuration");
+    let mut weights = Weights::open(folder.path()).expect("weights");
+    let model = models::build(&config, &mut weights).expect("a model");
+    let n = model.encoder.embeddings.n_embd;
+    let scorer = Scorer::load(&config, &mut weights, n).expect("a classifier");
+    let sequence = Sequence { tokens: golden.tokens[0].clone(), second_from: 4 };
+    let score = |gemm: &GemmExecutor, hidden: &[f32]| scorer.score(gemm, hidden, n);
+    on_threads(1, u64::MAX, |course| model.encoder.run(&[&sequence], course, score))[0]
+}
+
+#[test]
+fn the_librarys_own_file_says_what_becomes_of_scores() {
+    let plain = score_with("bert-scorer", None, &[]);
+    let logistic = score_with("bert-scorer", Some(r#"{"activation_fn": "torch.nn.modules.activation.Sigmoid"}"#), &[]);
+    assert!((logistic - 1.0 / (1.0 + (-plain).exp())).abs() < 1e-6, "{logistic} of {plain}");
+    let silent = score_with("bert-scorer", Some(r#"{"prompts": {}}"#), &[]);
+    assert_eq!(silent, plain, "the older key counts where the file is silent");
+}
+
+#[test]
+fn the_bias_of_a_heads_norm_is_loaded_where_it_is_there() {
+    let without = score_with("modernbert-scorer", None, &[]);
+    let with = score_with("modernbert-scorer", None, &[("head.norm.bias", &[16])]);
+    // The classifier is linear in what the norm gives.
+    let difference: f32 =
+        fill("classifier.weight", &[1, 16]).iter().zip(fill("head.norm.bias", &[16])).map(|(a, b)| a * b).sum();
+    assert!((with - without - difference).abs() < 1e-5, "{with} - {without} is not {difference}");
 }
 
 #[test]

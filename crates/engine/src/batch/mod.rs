@@ -52,7 +52,7 @@ impl<'a> Interrupt<'a> {
         Self(is_raised)
     }
 
-    /// Is the step in vain? True when all its callers have gone or the model is being unloaded.
+    /// Is the step in vain? True when all its callers have gone or are out of time, or the model is being unloaded.
     pub fn is_raised(&self) -> bool {
         (self.0)()
     }

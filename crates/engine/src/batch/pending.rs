@@ -66,8 +66,11 @@ impl<R> Reply<R> {
         state.reader_gone || state.end.is_some()
     }
 
-    pub(super) fn is_late(&self) -> bool {
-        self.time_limit.is_some_and(|limit| self.submitted_at.elapsed() >= limit)
+    /// Ends the call where its time is up.
+    pub(super) fn end_if_late(&self) {
+        if let Some(limit) = self.time_limit.filter(|limit| self.submitted_at.elapsed() >= *limit) {
+            self.end(Err(EngineError::TookTooLong { limit_secs: limit.as_secs() }));
+        }
     }
 
     pub(super) fn start(&self) {

@@ -183,10 +183,7 @@ impl<Q: Cost, R> State<Q, R> {
     fn gather(&mut self, budget: usize) -> Step<Q, R> {
         let mut step = Step { requests: Vec::new(), taken: Vec::new(), cost: 0 };
         while let Some(mut call) = self.calls.pop_front() {
-            if call.reply.is_late() {
-                let limit_secs = call.reply.time_limit.map_or(0, |limit| limit.as_secs());
-                call.reply.end(Err(EngineError::TookTooLong { limit_secs }));
-            }
+            call.reply.end_if_late();
             if call.reply.is_over() {
                 self.waiting_cost -= call.cost;
                 continue;

@@ -42,7 +42,9 @@ fn work_off<M: BatchModel>(
 ) -> Vec<Result<M::Response, EngineError>> {
     let error = match attempt(model, shared, requests, taken) {
         Ok(responses) => return responses.into_iter().map(Ok).collect(),
-        Err(error) if taken.len() == 1 => return vec![Err(error)],
+        Err(error) if taken.len() == 1 || is_vain(shared, taken) => {
+            return taken.iter().map(|_| Err(error.clone())).collect();
+        }
         Err(error) => error,
     };
     tracing::warn!(model = shared.config.name, %error, n = taken.len(), "a step failed; one by one now");
@@ -56,14 +58,20 @@ fn work_off<M: BatchModel>(
     (0..taken.len()).map(&mut alone).collect()
 }
 
+/// Does nobody wait for these requests any more? Calls whose time is up end here.
+fn is_vain<Q, R>(shared: &Shared<Q, R>, taken: &[Taken<R>]) -> bool {
+    taken.iter().for_each(|one| one.reply.end_if_late());
+    shared.is_closed() || taken.iter().all(|one| one.reply.is_over())
+}
+
 fn attempt<M: BatchModel>(
     model: &mut M,
     shared: &Shared<M::Request, M::Response>,
     requests: &[M::Request],
     taken: &[Taken<M::Response>],
 ) -> Result<Vec<M::Response>, EngineError> {
-    let is_vain = || shared.is_closed() || taken.iter().all(|one| one.reply.is_over());
-    let responses = model.run(requests, &Interrupt::new(&is_vain))?;
+    let is_raised = || is_vain(shared, taken);
+    let responses = model.run(requests, &Interrupt::new(&is_raised))?;
     if responses.len() != requests.len() {
         let reason = format!("{} responses came for {} requests; this is a bug", responses.len(), requests.len());
         return Err(EngineError::Decode { reason });

@@ -175,6 +175,16 @@ fn a_step_that_nobody_waits_for_is_interrupted() {
 }
 
 #[test]
+fn a_step_whose_callers_are_out_of_time_is_interrupted() {
+    let started = start(10, 8);
+    let limit = Some(Duration::from_millis(20));
+    let late = started.thread.submit(vec![Ask::Linger], limit).unwrap();
+    assert!(matches!(late.wait(), Err(EngineError::TookTooLong { .. })));
+    assert_eq!(started.submit(vec![Ask::Echo(5)]).wait().unwrap().responses, [5]);
+    assert_eq!(started.n_lingered.load(Ordering::SeqCst), 1);
+}
+
+#[test]
 fn a_call_that_takes_too_long_ends() {
     let started = start(10, 8);
     let (barrier, held) = started.hold();

@@ -61,6 +61,7 @@ impl TextEncoder for FakeEncoder {
         tokens.extend(document);
         tokens.truncate(self.max_tokens - 1);
         tokens.push(EOS);
+        let second_from = second_from.min(tokens.len());
         Ok(Encoded { sequence: Sequence { tokens, second_from }, full_len })
     }
 

@@ -4,6 +4,7 @@
 mod common;
 
 mod decoding;
+mod encoders;
 mod generation;
 mod loading;
 mod options;

@@ -179,3 +179,53 @@ fn encoders_are_told_of_and_make_room_like_any_model() {
     let names: Vec<String> = house.runtime.loaded().into_iter().map(|model| model.name).collect();
     assert_eq!(names, ["scores"]);
 }
+
+/// What the future ends with, and how often it let go of its thread.
+fn drive<T>(future: impl Future<Output = T>) -> (T, usize) {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut n_waits = 0;
+    loop {
+        match future.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(done) => return (done, n_waits),
+            std::task::Poll::Pending => n_waits += 1,
+        }
+    }
+}
+
+#[test]
+fn work_on_many_texts_lets_go_of_its_thread_now_and_then() {
+    let house = encoders();
+    let call = texts("vectors", &["some text"; 1000]);
+    drive(house.runtime.lease(Some("vectors"), Usecase::Embeddings)).0.unwrap();
+    let (pending, n_waits) = drive(house.runtime.begin_embed(call));
+    assert!(n_waits >= 1000 / 64, "{n_waits}");
+    assert_eq!(block_on(pending.unwrap().finish()).unwrap().vectors.len(), 1000);
+    drive(house.runtime.lease(Some("scores"), Usecase::Rerank)).0.unwrap();
+    let call = ranked("abcd", vec!["ab".to_owned(); 320]);
+    let (pending, n_waits) = drive(house.runtime.begin_rerank(call));
+    assert!(n_waits >= 320 / 16, "{n_waits}");
+    assert_eq!(block_on(pending.unwrap().finish()).unwrap().n_scored, 320);
+}
+
+fn ranked(query: &str, documents: Vec<String>) -> RerankCall {
+    RerankCall { model: Some("scores".into()), query: query.into(), documents, top_n: None }
+}
+
+#[test]
+fn a_query_is_bounded_and_so_is_the_work_on_it() {
+    let house = encoders();
+    let error = block_on(house.runtime.rerank(ranked(&"a".repeat((4 << 20) + 1), vec!["b".into()]))).unwrap_err();
+    assert!(matches!(error, RuntimeError::InvalidParameter { parameter: "query", .. }), "{error}");
+    // The pairs are cut to 32 tokens, but a long query is tokenized once for each document.
+    let many = ranked(&"a".repeat(10_000), vec!["b".to_owned(); 1000]);
+    let error = block_on(house.runtime.rerank(many)).unwrap_err();
+    let limit = 1 << 16;
+    assert!(
+        matches!(error, RuntimeError::Engine(EngineError::TooMuchAtOnce { cost, limit: found, .. })
+            if found == limit && cost > limit && cost < limit + 11_000),
+        "{error}"
+    );
+    let few = ranked(&"a".repeat(10_000), vec!["b".to_owned(); 3]);
+    assert_eq!(block_on(house.runtime.rerank(few)).unwrap().n_cut, 3);
+}

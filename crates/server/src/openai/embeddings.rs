@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ingle_api::openai::{Embedding, EmbeddingList, EmbeddingRequest, InputUsage, Prompt, Vector};
-use ingle_runtime::catalog::{VectorEncoding, WindowPooling};
+use ingle_runtime::catalog::{Usecase, VectorEncoding, WindowPooling};
 use ingle_runtime::{EmbedCall, EmbedInput, EmbedPrompt, Embeddings, LongTexts};
 
 use super::Identity;
@@ -48,8 +48,14 @@ async fn answer(state: &ServerState, request: EmbeddingRequest) -> Result<Respon
     let call = call(model.clone(), request)?;
     let n_bytes = call.inputs.iter().map(EmbedInput::n_bytes).sum();
     let runtime = state.runtime().clone();
-    let work = async move { Ok(runtime.embed(call).await?) };
-    let embedded = state.lifecycle().unless_cancelled(beside(n_bytes, work)).await;
+    let embedded = async {
+        // Loading and computing are waited for here; what goes aside is work.
+        let _lease = runtime.lease(call.model.as_deref(), Usecase::Embeddings).await?;
+        let runtime = runtime.clone();
+        let pending = beside(n_bytes, async move { Ok(runtime.begin_embed(call).await?) }).await?;
+        Ok(pending.finish().await?)
+    };
+    let embedded = state.lifecycle().unless_cancelled(embedded).await;
     let embedded = embedded.map_err(|error: ApiError| error.renamed("prompt", "input"))?;
     record(state, &embedded);
     let configured = || state.runtime().catalog().get(&embedded.model).ok()?.config.embed.encoding;

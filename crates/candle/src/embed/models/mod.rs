@@ -16,6 +16,9 @@ use crate::weights::Weights;
 const KNOWN: &str =
     "bert, roberta, xlm-roberta, camembert, distilbert, mpnet, nomic_bert, modernbert, new (GTE), Jina BERT, qwen3";
 
+/// Positions that angles are kept for; a larger number in a configuration would only fill the memory.
+pub(super) const MOST_TOKENS: usize = 1 << 17;
+
 /// An encoder and what else its architecture says.
 #[derive(Debug)]
 pub(super) struct Model {
@@ -60,7 +63,7 @@ fn heads(config: &Config, n_embd: usize, names: &[&str]) -> Result<Heads, Engine
 }
 
 /// The layer norm called `name`; without a bias tensor its bias is 0.
-fn layer_norm(weights: &mut Weights, name: &str, n: usize, epsilon: f64) -> Result<Norm, EngineError> {
+pub(super) fn layer_norm(weights: &mut Weights, name: &str, n: usize, epsilon: f64) -> Result<Norm, EngineError> {
     let weight = weights.tensor(&format!("{name}.weight"), &[n])?;
     let bias = format!("{name}.bias");
     let bias = if weights.has(&bias) { weights.tensor(&bias, &[n])? } else { vec![0.0; n] };

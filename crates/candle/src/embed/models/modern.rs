@@ -5,15 +5,12 @@ use std::sync::Arc;
 use ingle_engine::EngineError;
 use serde_json::Value;
 
-use super::{Model, heads, layer_norm};
+use super::{MOST_TOKENS, Model, heads, layer_norm};
 use crate::embed::attention::{DistanceBias, Heads, Rotation, Sight, frequencies};
 use crate::embed::config::Config;
 use crate::embed::encoder::{Activation, Embeddings, Encoder, FeedForward, HeadNorms, Layer, Norm, NormOrder, Shape};
 use crate::embed::linear::{Bias, Linear};
 use crate::weights::Weights;
-
-/// Positions that angles are kept for; a larger number in a configuration would only fill the memory.
-const MOST_TOKENS: usize = 1 << 17;
 
 fn most_tokens(config: &Config, names: &[&str]) -> Result<usize, EngineError> {
     Ok(config.size(names)?.min(MOST_TOKENS))
@@ -48,7 +45,7 @@ pub(super) fn nomic(config: &Config, weights: &mut Weights) -> Result<Model, Eng
     let n_inner = config.size(&["n_inner", "intermediate_size"])?;
     let n_vocab = config.size(&["vocab_size"])?;
     let epsilon = config.number("layer_norm_epsilon", 1e-12)?;
-    let max_tokens = most_tokens(config, &["max_trained_positions", "n_positions", "max_position_embeddings"])?;
+    let max_tokens = most_tokens(config, &["n_positions", "max_trained_positions", "max_position_embeddings"])?;
     let base = theta(config, "rotary_emb_base", 10_000.0)?;
     let rotation = Arc::new(Rotation::new(&frequencies(base, heads.head_dim), max_tokens));
     let types = "embeddings.token_type_embeddings.weight";
@@ -216,6 +213,11 @@ fn gte_frequencies(config: &Config, n_dims: usize) -> Result<Vec<f64>, EngineErr
 
 /// Qwen3 (arXiv:2505.09388) as an embedding model (arXiv:2506.05176): a language model without its output.
 pub(super) fn qwen3(config: &Config, weights: &mut Weights) -> Result<Model, EngineError> {
+    let kinds = config.value("layer_types").as_array().into_iter().flatten();
+    let is_windowed = kinds.into_iter().any(|kind| kind.as_str() == Some("sliding_attention"));
+    if config.is("use_sliding_window") || is_windowed {
+        return Err(config.error("use_sliding_window (layers that see only their neighbourhood) is not supported"));
+    }
     weights.find_prefix(&["", "model."], "embed_tokens.weight")?;
     let n = config.size(&["hidden_size"])?;
     let n_heads = config.size(&["num_attention_heads"])?;

@@ -3,13 +3,16 @@
 //! ggml's compute threads wait for each other by spinning, hundreds of times for one token. With more of them than cores
 //! every such wait takes a time slice of the operating system, and two models that answer at once stand almost still. So
 //! the engines take turns: a step begins when there are cores for all of its threads, first come, first served.
+//!
+//! Backends know nothing of each other, so the gate lives here: llama.cpp's steps and those of the encoders in Rust wait
+//! in one line. An engine whose steps are long gives its cores back in the middle of them now and then.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Cores that are free, and who is next.
 #[derive(Debug)]
-pub(crate) struct Gate {
+struct Gate {
     state: Mutex<State>,
     moved: Condvar,
 }
@@ -23,9 +26,9 @@ struct State {
     serving: u64,
 }
 
-/// One engine's place at the gate.
+/// One engine's place at the gate of this process, which has as many cores as the process may use.
 #[derive(Debug)]
-pub(crate) struct Seat {
+pub struct Seat {
     gate: &'static Gate,
     /// Cores that the engine uses now.
     n_held: AtomicUsize,
@@ -77,21 +80,36 @@ impl Gate {
     }
 }
 
+impl Default for Seat {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Gives the cores back however the work ends, by a panic too.
+struct Leaving<'a>(&'a Seat);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
 impl Seat {
-    pub(crate) fn new() -> Self {
+    /// A place that holds no cores yet.
+    pub fn new() -> Self {
         Self { gate: Gate::of_process(), n_held: AtomicUsize::new(0) }
     }
 
-    /// Runs `work` with `n_threads` cores for it. One call at a time.
-    pub(crate) fn with_cores<T>(&self, n_threads: usize, work: impl FnOnce() -> T) -> T {
+    /// Waits for `n_threads` cores, or for all there are if that is more, and runs `work` with them. One call at a time.
+    pub fn with_cores<T>(&self, n_threads: usize, work: impl FnOnce() -> T) -> T {
         self.n_held.store(self.gate.enter(n_threads), Ordering::Release);
-        let result = work();
-        self.leave();
-        result
+        let _leaving = Leaving(self);
+        work()
     }
 
-    /// Gives the cores back: after the work, or by whoever hears that the engine has died in the middle of it.
-    pub(crate) fn leave(&self) {
+    /// Gives the cores back before the work has ended: by whoever hears that the engine has died in the middle of it.
+    pub fn leave(&self) {
         let n_cores = self.n_held.swap(0, Ordering::AcqRel);
         if n_cores > 0 {
             self.gate.leave(n_cores);
@@ -137,5 +155,14 @@ mod tests {
             assert_eq!(GATE.lock().n_free, 2);
         });
         assert_eq!(GATE.lock().n_free, 2, "they are given back once");
+    }
+
+    #[test]
+    fn a_panic_gives_the_cores_back() {
+        static GATE: Gate = Gate::new(2);
+        let seat = Seat { gate: &GATE, n_held: AtomicUsize::new(0) };
+        let panicked = std::panic::catch_unwind(|| seat.with_cores(1, || panic!("asked to panic")));
+        assert!(panicked.is_err());
+        assert_eq!(GATE.lock().n_free, 2);
     }
 }
