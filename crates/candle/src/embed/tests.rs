@@ -1,13 +1,14 @@
 //! Every architecture against the numbers of its reference library: `tests/golden/encoders.py` says how they were made.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use ingle_engine::Sequence;
+use ingle_engine::{EmbedOptions, Hardware, LoadOptions, Precision, Sequence};
 use serde_json::Value;
 
 use super::config::Config;
 use super::head::Scorer;
+use super::linear::Products;
 use super::models;
 use crate::weights::Weights;
 
@@ -75,7 +76,8 @@ fn hidden_states_are_those_of_the_reference_library() {
         write(&golden, folder.path());
         let config = Config::read(folder.path()).expect("a configuration");
         let mut weights = Weights::open(folder.path()).expect("weights");
-        let model = models::build(&config, &mut weights).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let model =
+            models::build(&config, &mut weights, Products::F32).unwrap_or_else(|error| panic!("{name}: {error}"));
         let sequences: Vec<Sequence> = golden.tokens.iter().cloned().map(Sequence::single).collect();
         let batch: Vec<&Sequence> = sequences.iter().collect();
         for n_threads in [1, 2] {
@@ -100,7 +102,8 @@ fn scores_are_those_of_the_reference_library() {
         write(&golden, folder.path());
         let config = Config::read(folder.path()).expect("a configuration");
         let mut weights = Weights::open(folder.path()).expect("weights");
-        let model = models::build(&config, &mut weights).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let model =
+            models::build(&config, &mut weights, Products::F32).unwrap_or_else(|error| panic!("{name}: {error}"));
         let n = model.encoder.embeddings.n_embd;
         let scorer = Scorer::load(&config, &mut weights, n).unwrap_or_else(|error| panic!("{name}: {error}"));
         let pair = |tokens: &Vec<u32>| Sequence { second_from: tokens.len().div_ceil(2), tokens: tokens.clone() };
@@ -108,6 +111,89 @@ fn scores_are_those_of_the_reference_library() {
         let batch: Vec<&Sequence> = sequences.iter().collect();
         let scores = on_threads(1, || model.encoder.run(&batch, |gemm, hidden| scorer.score(gemm, hidden, n)));
         assert!(error(&scores, &golden.scores) < 3e-6, "{name}: {scores:?} instead of {:?}", golden.scores);
+    }
+}
+
+/// The cosine of the angle between two vectors.
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+#[test]
+fn sixteen_bits_give_the_direction_of_thirty_two() {
+    let Ok(products) = Products::of(Precision::Bf16) else { return };
+    for (name, golden) in goldens().into_iter().filter(|(_, golden)| !golden.hidden.is_empty()) {
+        let folder = tempfile::tempdir().expect("a folder");
+        write(&golden, folder.path());
+        let config = Config::read(folder.path()).expect("a configuration");
+        let mut weights = Weights::open(folder.path()).expect("weights");
+        let model = models::build(&config, &mut weights, products).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let sequences: Vec<Sequence> = golden.tokens.iter().cloned().map(Sequence::single).collect();
+        let batch: Vec<&Sequence> = sequences.iter().collect();
+        let hidden = on_threads(2, || model.encoder.run(&batch, |_, hidden| hidden.to_vec()));
+        for (idx, (hidden, expected)) in hidden.iter().zip(&golden.hidden).enumerate() {
+            let cosine = cosine(hidden, expected);
+            assert!(cosine >= 0.9999, "{name}, sequence {idx}: {cosine}");
+        }
+        let alone = on_threads(1, || model.encoder.run(&batch[2..], |_, hidden| hidden.to_vec()));
+        assert!(error(&alone[0], &hidden[2]) < 1e-6, "{name}: a batch equals its single texts");
+    }
+}
+
+/// Texts in several scripts, and a long one.
+fn texts() -> Vec<String> {
+    let short = [
+        "How do I reset my password?",
+        "The weather is nice.",
+        "Привет, мир!",
+        "你好，世界",
+        "naïve café — Zürich",
+        "x = foo(bar)[3] != 'y'; // ¿qué?",
+        "🙂 emoji",
+        "A",
+        "The quick brown fox jumps over the lazy dog, and the dog, being lazy, lets it.",
+    ];
+    let long = (0..300).map(|idx| format!("word{} ", idx * 7919 % 1000)).collect();
+    short.into_iter().map(String::from).chain([long]).collect()
+}
+
+#[test]
+fn sixteen_bits_give_the_direction_of_thirty_two_with_real_weights() {
+    let folder = std::env::var_os("INGLE_TEST_MODELS").map(PathBuf::from);
+    let cache = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/ingle/test-models"));
+    let folder = folder.or_else(cache).unwrap_or_default().join("all-MiniLM-L6-v2");
+    if !folder.join("model.safetensors").is_file() {
+        eprintln!("skipped: all-MiniLM-L6-v2 is not installed; `make test` does that");
+        return;
+    }
+    let vectors = |precision: Precision| {
+        let options = LoadOptions {
+            path: folder.clone(),
+            embed: EmbedOptions { precision, ..EmbedOptions::default() },
+            ..LoadOptions::default()
+        };
+        let hardware = Hardware { n_cores: 2, ..Hardware::default() };
+        let model = super::load(&options, &hardware).expect("the model loads").embed.expect("it embeds");
+        let encode = |text: &String| model.encoder.encode(text).expect("tokens").sequence;
+        let vectors = |texts: &[String]| {
+            let pending = model.thread.submit(texts.iter().map(encode).collect(), None).expect("there is room");
+            pending.wait().expect("vectors").responses
+        };
+        let all = vectors(&texts());
+        let alone = texts().iter().map(|text| vectors(std::slice::from_ref(text)).remove(0)).collect::<Vec<_>>();
+        (all, alone)
+    };
+    if Products::of(Precision::Bf16).is_err() {
+        return;
+    }
+    let (expected, _) = vectors(Precision::F32);
+    let (found, alone) = vectors(Precision::Bf16);
+    for (idx, ((expected, found), alone)) in expected.iter().zip(&found).zip(&alone).enumerate() {
+        let cosine = cosine(expected, found);
+        eprintln!("text {idx}: cosine {cosine:.7}");
+        assert!(cosine >= 0.9999, "text {idx}: {cosine}");
+        assert!(error(alone, found) < 1e-6, "text {idx}: a batch equals its single texts");
     }
 }
 
@@ -124,7 +210,7 @@ fn what_does_not_fit_is_named() {
         write(&golden, folder.path());
         let config = Config::read(folder.path()).expect("a configuration");
         let mut weights = Weights::open(folder.path()).expect("weights");
-        let error = models::build(&config, &mut weights).expect_err("it does not fit").to_string();
+        let error = models::build(&config, &mut weights, Products::F32).expect_err("it does not fit").to_string();
         for word in expected {
             assert!(error.contains(word), "{word} is missing in: {error}");
         }
