@@ -32,7 +32,7 @@ pub struct Bf16(());
 
 impl Bf16 {
     /// What a CPU needs, as Linux and the CPU's documentation call it.
-    pub const NEEDS: &str = "AVX-512 with BF16 (avx512_bf16)";
+    pub const NEEDS: &str = "AVX-512 BF16 (avx512_bf16)";
 
     /// Asks the CPU.
     pub fn detect() -> Option<Self> {
