@@ -274,12 +274,8 @@ pub const LLAMA_OPTIONS: &[(&str, Standing)] = &[
 ];
 
 /// Every `options:` string of embedding models and rerankers from safetensors.
-pub const ENCODER_OPTIONS: &[(&str, Standing)] = &[
-    ("pooling", Works),
-    ("embd_normalize", Works),
-    ("dimensions", Works),
-    ("precision", Refused("16-bit computation is not there yet; leave it out")),
-];
+pub const ENCODER_OPTIONS: &[(&str, Standing)] =
+    &[("pooling", Works), ("embd_normalize", Works), ("dimensions", Works), ("precision", Works)];
 
 /// Every `options:` string of models that hear.
 pub const HEARING_OPTIONS: &[(&str, Standing)] = &[("beam_size", Works), ("compute_type", Works)];

@@ -181,7 +181,7 @@ pub enum Precision {
     /// 32-bit floats.
     #[default]
     F32,
-    /// 16-bit weights and products where the processor has them, sums in 32 bit.
+    /// 16-bit weights and products, sums in 32 bit; an error on a processor that has none.
     Bf16,
 }
 

@@ -1,6 +1,7 @@
 //! The few SIMD loops Ingle owns: what happens to one row of logits between the decoder and the chosen token, and to
-//! rows of an encoder between two matrix products; and two products that ggml leaves slow on processors: weights in small
-//! blocks ([`Product`]), and attention of few rows over a cache that many sequences share ([`Attention`]).
+//! rows of an encoder between two matrix products; two products that ggml leaves slow on processors: weights in small
+//! blocks ([`Product`]), and attention of few rows over a cache that many sequences share ([`Attention`]); and a product in
+//! 16-bit floats for encoders ([`Bf16`]).
 //!
 //! Every loop over rows is written once, as a safe function over fixed-width lanes, and compiled for each instruction set
 //! that can matter on the machine (AVX-512, AVX2, the target's baseline); the CPU is asked at run time. No fused
@@ -14,6 +15,7 @@
 #![allow(unsafe_code)]
 
 mod attention;
+mod bf16;
 mod encoder;
 mod exponent;
 mod isa;
@@ -24,6 +26,7 @@ mod select;
 mod stats;
 
 pub use attention::{Attention, AttentionScratch, Cells, HEAD_STEP, Queries};
+pub use bf16::{Bf16, Finish, PANEL, Pane, Part, Rows as Bf16Rows, Weights as Bf16Weights};
 pub use encoder::{gelu, gelu_tanh, layer_norm, multiply, rms_norm, rotate_halves, silu, softmax};
 pub use exponent::{EXP_BLOCK, ExpMoments, exp_block_sums, exp_moments, exp_non_positive, sum_exp, sum_exp_at_least};
 pub use mask::{MaskTooShort, copy_masked, mask_words};

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::config::Config;
 use super::encoder::{Activation, Norm};
 use super::folder::Step;
-use super::linear::{Bias, Linear, Matrix, Output};
+use super::linear::{Bias, Linear, Matrix, Output, Products};
 use super::models::layer_norm;
 use crate::weights::{Weights, load_error, read_json};
 
@@ -112,7 +112,7 @@ fn dense(folder: &Path, n: usize) -> Result<(Transform, usize), EngineError> {
     let activation =
         Dense::parse(class).ok_or_else(|| load_error(&path, format!("activation_function {class:?} is not known")))?;
     let bias = if values["bias"].as_bool() == Some(false) { Bias::IfThere } else { Bias::Needed };
-    let layer = Linear::load(&mut Weights::open(folder)?, "linear", [n_in, n_out], bias)?;
+    let layer = Linear::load(&mut Weights::open(folder)?, "linear", [n_in, n_out], bias, Products::F32)?;
     Ok((Transform::Dense { layer, activation }, n_out))
 }
 
@@ -177,7 +177,7 @@ impl Scorer {
         weights.clear_prefix();
         let scorer = |layers, last, pooling| Ok(Self { pooling, layers, last, is_logistic: is_logistic(config)? });
         let tanh = |layer| (layer, Dense::Tanh, None);
-        let mut load = |name: &str, n_out: usize| Linear::load(weights, name, [n, n_out], Bias::IfThere);
+        let mut load = |name: &str, n_out: usize| Linear::load(weights, name, [n, n_out], Bias::IfThere, Products::F32);
         match config.model_type() {
             "bert" | "new" | "gte" | "nomic_bert" => {
                 let pooler = ["bert.pooler.dense", "new.pooler.dense", "pooler.dense"];

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use ingle_engine::{
     BatchConfig, BatchModel, BatchThread, Dimensions, EmbedInfo, EmbedModel, Engine, EngineError, Hardware, Interrupt,
-    LoadOptions, MemoryEstimate, Pooling, Precision, RerankModel, Seat, Sequence, Task,
+    LoadOptions, MemoryEstimate, Pooling, RerankModel, Seat, Sequence, Task,
 };
 use rayon::ThreadPool;
 
@@ -27,6 +27,7 @@ use config::Config;
 use encoder::{Course, Encoder};
 use folder::{SentenceFolder, Step, tokenizer_limit};
 use head::{Scorer, Transform};
+use linear::Products;
 use models::{MOST_TOKENS, Model};
 use tokenizer::FolderEncoder;
 
@@ -78,10 +79,7 @@ pub(crate) fn estimate(options: &LoadOptions) -> Result<MemoryEstimate, EngineEr
 /// # Errors
 /// [`EngineError::Load`] naming the file, and the field or tensor that is wrong.
 pub(crate) fn load(options: &LoadOptions, hardware: &Hardware) -> Result<Engine, EngineError> {
-    if options.embed.precision != Precision::F32 {
-        let reason = "16-bit computation is not there yet; leave the option out".into();
-        return Err(EngineError::Option { option: "precision".into(), reason });
-    }
+    let products = Products::of(options.embed.precision)?;
     let memory = estimate(options)?;
     let n_threads = options.threads.unwrap_or(hardware.n_cores).clamp(1, hardware.n_cores.max(1));
     let reranks = match options.tasks.iter().next() {
@@ -92,12 +90,19 @@ pub(crate) fn load(options: &LoadOptions, hardware: &Hardware) -> Result<Engine,
     };
     let placement = format!("CPU, {n_threads} threads");
     Ok(match reranks {
-        true => Engine { rerank: Some(load_reranker(options, n_threads)?), placement, memory, ..Engine::default() },
-        false => Engine { embed: Some(load_embedder(options, n_threads)?), placement, memory, ..Engine::default() },
+        true => Engine {
+            rerank: Some(load_reranker(options, n_threads, products)?),
+            placement,
+            memory,
+            ..Engine::default()
+        },
+        false => {
+            Engine { embed: Some(load_embedder(options, n_threads, products)?), placement, memory, ..Engine::default() }
+        }
     })
 }
 
-fn load_embedder(options: &LoadOptions, n_threads: usize) -> Result<EmbedModel, EngineError> {
+fn load_embedder(options: &LoadOptions, n_threads: usize, products: Products) -> Result<EmbedModel, EngineError> {
     let mut folder = SentenceFolder::read(&options.path)?;
     if let Some(pooling) = options.embed.pooling {
         folder.poolings = vec![pooling];
@@ -109,7 +114,7 @@ fn load_embedder(options: &LoadOptions, n_threads: usize) -> Result<EmbedModel, 
     }
     let config = Config::read(&folder.encoder)?;
     let mut weights = Weights::open(&folder.encoder)?;
-    let Model { encoder, max_tokens, name } = models::build(&config, &mut weights)?;
+    let Model { encoder, max_tokens, name } = models::build(&config, &mut weights, products)?;
     let n = encoder.embeddings.n_embd;
     let (transforms, n_embd) = head::load_steps(&folder.steps, n * folder.poolings.len())?;
     let max_tokens = limit(options, folder.max_tokens, max_tokens);
@@ -130,10 +135,10 @@ fn load_embedder(options: &LoadOptions, n_threads: usize) -> Result<EmbedModel, 
     Ok(EmbedModel { thread, encoder: Arc::new(tokens), info: Arc::new(info) })
 }
 
-fn load_reranker(options: &LoadOptions, n_threads: usize) -> Result<RerankModel, EngineError> {
+fn load_reranker(options: &LoadOptions, n_threads: usize, products: Products) -> Result<RerankModel, EngineError> {
     let config = Config::read(&options.path)?;
     let mut weights = Weights::open(&options.path)?;
-    let Model { encoder, max_tokens, name } = models::build(&config, &mut weights)?;
+    let Model { encoder, max_tokens, name } = models::build(&config, &mut weights, products)?;
     let n = encoder.embeddings.n_embd;
     let scorer = Scorer::load(&config, &mut weights, n)?;
     let max_tokens = limit(options, tokenizer_limit(&options.path)?, max_tokens);

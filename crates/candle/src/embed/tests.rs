@@ -1,9 +1,9 @@
 //! Every architecture against the numbers of its reference library: `tests/golden/encoders.py` says how they were made.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use ingle_engine::{EngineError, Interrupt, LoadOptions, Pooling, Seat, Sequence};
+use ingle_engine::{EmbedOptions, EngineError, Hardware, Interrupt, LoadOptions, Pooling, Precision, Seat, Sequence};
 use rten_gemm::GemmExecutor;
 use serde_json::{Value, json};
 
@@ -11,6 +11,7 @@ use super::config::Config;
 use super::encoder::Course;
 use super::folder::{SentenceFolder, Step};
 use super::head::{self, Scorer};
+use super::linear::Products;
 use super::{estimate, models, step_tokens};
 use crate::weights::Weights;
 
@@ -83,7 +84,8 @@ fn hidden_states_are_those_of_the_reference_library() {
         write(&golden, folder.path());
         let config = Config::read(folder.path()).expect("a configuration");
         let mut weights = Weights::open(folder.path()).expect("weights");
-        let model = models::build(&config, &mut weights).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let model =
+            models::build(&config, &mut weights, Products::F32).unwrap_or_else(|error| panic!("{name}: {error}"));
         let sequences: Vec<Sequence> = golden.tokens.iter().cloned().map(Sequence::single).collect();
         let batch: Vec<&Sequence> = sequences.iter().collect();
         let run =
@@ -110,7 +112,8 @@ fn scores_are_those_of_the_reference_library() {
         write(&golden, folder.path());
         let config = Config::read(folder.path()).expect("a configuration");
         let mut weights = Weights::open(folder.path()).expect("weights");
-        let model = models::build(&config, &mut weights).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let model =
+            models::build(&config, &mut weights, Products::F32).unwrap_or_else(|error| panic!("{name}: {error}"));
         let n = model.encoder.embeddings.n_embd;
         let scorer = Scorer::load(&config, &mut weights, n).unwrap_or_else(|error| panic!("{name}: {error}"));
         let pair = |tokens: &Vec<u32>| Sequence { second_from: tokens.len().div_ceil(2), tokens: tokens.clone() };
@@ -122,13 +125,99 @@ fn scores_are_those_of_the_reference_library() {
     }
 }
 
+/// The cosine of the angle between two vectors.
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+#[test]
+fn sixteen_bits_give_the_direction_of_thirty_two() {
+    let Ok(products) = Products::of(Precision::Bf16) else { return };
+    for (name, golden) in goldens().into_iter().filter(|(_, golden)| !golden.hidden.is_empty()) {
+        let folder = tempfile::tempdir().expect("a folder");
+        write(&golden, folder.path());
+        let config = Config::read(folder.path()).expect("a configuration");
+        let mut weights = Weights::open(folder.path()).expect("weights");
+        let model = models::build(&config, &mut weights, products).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let sequences: Vec<Sequence> = golden.tokens.iter().cloned().map(Sequence::single).collect();
+        let batch: Vec<&Sequence> = sequences.iter().collect();
+        let run =
+            |batch: &[&Sequence], course: &Course<'_>| model.encoder.run(batch, course, |_, hidden| hidden.to_vec());
+        let hidden = on_threads(2, u64::MAX, |course| run(&batch, course));
+        for (idx, (hidden, expected)) in hidden.iter().zip(&golden.hidden).enumerate() {
+            let cosine = cosine(hidden, expected);
+            assert!(cosine >= 0.9999, "{name}, sequence {idx}: {cosine}");
+        }
+        let alone = on_threads(1, u64::MAX, |course| run(&batch[2..], course));
+        assert!(error(&alone[0], &hidden[2]) < 1e-6, "{name}: a batch equals its single texts");
+    }
+}
+
+/// Texts in several scripts, and a long one.
+fn texts() -> Vec<String> {
+    let short = [
+        "How do I reset my password?",
+        "The weather is nice.",
+        "Привет, мир!",
+        "你好，世界",
+        "naïve café — Zürich",
+        "x = foo(bar)[3] != 'y'; // ¿qué?",
+        "🙂 emoji",
+        "A",
+        "The quick brown fox jumps over the lazy dog, and the dog, being lazy, lets it.",
+    ];
+    let long = (0..300).map(|idx| format!("word{} ", idx * 7919 % 1000)).collect();
+    short.into_iter().map(String::from).chain([long]).collect()
+}
+
+#[test]
+fn sixteen_bits_give_the_direction_of_thirty_two_with_real_weights() {
+    let folder = std::env::var_os("INGLE_TEST_MODELS").map(PathBuf::from);
+    let cache = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/ingle/test-models"));
+    let folder = folder.or_else(cache).unwrap_or_default().join("all-MiniLM-L6-v2");
+    if !folder.join("model.safetensors").is_file() {
+        eprintln!("skipped: all-MiniLM-L6-v2 is not installed; `make test` does that");
+        return;
+    }
+    let vectors = |precision: Precision| {
+        let options = LoadOptions {
+            path: folder.clone(),
+            embed: EmbedOptions { precision, ..EmbedOptions::default() },
+            ..LoadOptions::default()
+        };
+        let hardware = Hardware { n_cores: 2, ..Hardware::default() };
+        let model = super::load(&options, &hardware).expect("the model loads").embed.expect("it embeds");
+        let encode = |text: &String| model.encoder.encode(text).expect("tokens").sequence;
+        let vectors = |texts: &[String]| {
+            let pending = model.thread.submit(texts.iter().map(encode).collect(), None).expect("there is room");
+            pending.wait().expect("vectors").responses
+        };
+        let all = vectors(&texts());
+        let alone = texts().iter().map(|text| vectors(std::slice::from_ref(text)).remove(0)).collect::<Vec<_>>();
+        (all, alone)
+    };
+    if Products::of(Precision::Bf16).is_err() {
+        return;
+    }
+    let (expected, _) = vectors(Precision::F32);
+    let (found, alone) = vectors(Precision::Bf16);
+    for (idx, ((expected, found), alone)) in expected.iter().zip(&found).zip(&alone).enumerate() {
+        let cosine = cosine(expected, found);
+        eprintln!("text {idx}: cosine {cosine:.7}");
+        assert!(cosine >= 0.9999, "text {idx}: {cosine}");
+        assert!(error(alone, found) < 1e-6, "text {idx}: a batch equals its single texts");
+    }
+}
+
 #[test]
 fn a_step_that_nobody_waits_for_ends_behind_its_layer() {
     let golden = goldens().remove("modernbert").expect("it is there");
     let folder = tempfile::tempdir().expect("a folder");
     write(&golden, folder.path());
     let config = Config::read(folder.path()).expect("a configuration");
-    let model = models::build(&config, &mut Weights::open(folder.path()).expect("weights")).expect("a model");
+    let model =
+        models::build(&config, &mut Weights::open(folder.path()).expect("weights"), Products::F32).expect("a model");
     assert_eq!(model.encoder.layers.len(), 4);
     let sequence = Sequence::single(golden.tokens[0].clone());
     let threads = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("threads start");
@@ -178,7 +267,7 @@ fn layers_that_are_not_computed_are_refused() {
         let folder = tempfile::tempdir().expect("a folder");
         write(&golden, folder.path());
         let config = Config::read(folder.path()).expect("a configuration");
-        let built = models::build(&config, &mut Weights::open(folder.path()).expect("weights"));
+        let built = models::build(&config, &mut Weights::open(folder.path()).expect("weights"), Products::F32);
         built.expect_err("it is refused").to_string()
     };
     let error = refused("qwen3", &|config| config["use_sliding_window"] = true.into());
@@ -195,7 +284,8 @@ fn nomic_takes_as_many_tokens_as_it_has_positions() {
     let folder = tempfile::tempdir().expect("a folder");
     write(&golden, folder.path());
     let config = Config::read(folder.path()).expect("a configuration");
-    let model = models::build(&config, &mut Weights::open(folder.path()).expect("weights")).expect("a model");
+    let model =
+        models::build(&config, &mut Weights::open(folder.path()).expect("weights"), Products::F32).expect("a model");
     assert_eq!(model.max_tokens, 48);
 }
 
@@ -292,7 +382,7 @@ fn score_with(name: &str, own: Option<&str>, more: &[(&str, &[usize])]) -> f32 {
     }
     let config = Config::read(folder.path()).expect("a configuration");
     let mut weights = Weights::open(folder.path()).expect("weights");
-    let model = models::build(&config, &mut weights).expect("a model");
+    let model = models::build(&config, &mut weights, Products::F32).expect("a model");
     let n = model.encoder.embeddings.n_embd;
     let scorer = Scorer::load(&config, &mut weights, n).expect("a classifier");
     let sequence = Sequence { tokens: golden.tokens[0].clone(), second_from: 4 };
@@ -332,7 +422,7 @@ fn what_does_not_fit_is_named() {
         write(&golden, folder.path());
         let config = Config::read(folder.path()).expect("a configuration");
         let mut weights = Weights::open(folder.path()).expect("weights");
-        let error = models::build(&config, &mut weights).expect_err("it does not fit").to_string();
+        let error = models::build(&config, &mut weights, Products::F32).expect_err("it does not fit").to_string();
         for word in expected {
             assert!(error.contains(word), "{word} is missing in: {error}");
         }

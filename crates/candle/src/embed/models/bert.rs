@@ -6,7 +6,7 @@ use super::{Model, heads, layer_norm};
 use crate::embed::attention::{Buckets, DistanceBias, Heads, Sight, alibi_slopes};
 use crate::embed::config::Config;
 use crate::embed::encoder::{Activation, Embeddings, Encoder, FeedForward, Layer, NormOrder, Shape};
-use crate::embed::linear::{Bias, Linear};
+use crate::embed::linear::{Bias, Linear, Products};
 use crate::weights::Weights;
 
 /// Names of a layer's tensors, behind the layer's own prefix.
@@ -73,7 +73,7 @@ impl Sizes {
     }
 }
 
-fn layers(weights: &mut Weights, sizes: &Sizes, names: &Names) -> Result<Vec<Layer>, EngineError> {
+fn layers(weights: &mut Weights, sizes: &Sizes, names: &Names, products: Products) -> Result<Vec<Layer>, EngineError> {
     let n = sizes.n_embd;
     let n_up = if sizes.feed_forward == FeedForward::Gated { 2 * sizes.n_inner } else { sizes.n_inner };
     let layer = |idx: usize| {
@@ -82,14 +82,14 @@ fn layers(weights: &mut Weights, sizes: &Sizes, names: &Names) -> Result<Vec<Lay
         let parts = [(qkv[0].as_str(), n), (qkv[1].as_str(), n), (qkv[2].as_str(), n)];
         Ok(Layer {
             attention_norm: Some(layer_norm(weights, &name(names.attention_norm), n, sizes.epsilon)?),
-            qkv: Linear::fused(weights, &parts, n, Bias::IfThere)?,
+            qkv: Linear::fused(weights, &parts, n, Bias::IfThere, products)?,
             head_norms: None,
             rotation: None,
             sight: Sight::Whole,
-            out: Linear::load(weights, &name(names.out), [n, n], Bias::IfThere)?,
+            out: Linear::load(weights, &name(names.out), [n, n], Bias::IfThere, products)?,
             feed_forward_norm: layer_norm(weights, &name(names.norm), n, sizes.epsilon)?,
-            up: Linear::load(weights, &name(names.up), [n, n_up], Bias::IfThere)?,
-            down: Linear::load(weights, &name(names.down), [sizes.n_inner, n], Bias::IfThere)?,
+            up: Linear::load(weights, &name(names.up), [n, n_up], Bias::IfThere, products)?,
+            down: Linear::load(weights, &name(names.down), [sizes.n_inner, n], Bias::IfThere, products)?,
         })
     };
     (0..sizes.n_layers).map(layer).collect()
@@ -149,40 +149,40 @@ fn refuse_relative_positions(config: &Config) -> Result<(), EngineError> {
 }
 
 /// BERT itself.
-pub(super) fn bert(config: &Config, weights: &mut Weights) -> Result<Model, EngineError> {
+pub(super) fn bert(config: &Config, weights: &mut Weights, products: Products) -> Result<Model, EngineError> {
     refuse_relative_positions(config)?;
     weights.find_prefix(&["", "bert."], "embeddings.word_embeddings.weight")?;
     let sizes = Sizes::read(config)?;
     let embeddings = embeddings(config, weights, &sizes, Some(0))?;
     let activation = config.activation("hidden_act", Activation::Gelu)?;
-    let layers = layers(weights, &sizes, &BERT)?;
+    let layers = layers(weights, &sizes, &BERT, products)?;
     Ok(model("bert", embeddings, layers, &sizes, (activation, DistanceBias::None)))
 }
 
 /// RoBERTa (arXiv:1907.11692), XLM-R and CamemBERT: positions are counted from behind the padding token's id.
-pub(super) fn roberta(config: &Config, weights: &mut Weights) -> Result<Model, EngineError> {
+pub(super) fn roberta(config: &Config, weights: &mut Weights, products: Products) -> Result<Model, EngineError> {
     refuse_relative_positions(config)?;
     weights.find_prefix(&["", "roberta."], "embeddings.word_embeddings.weight")?;
     let sizes = Sizes::read(config)?;
     let first = config.value("pad_token_id").as_u64().unwrap_or(1) as usize + 1;
     let embeddings = embeddings(config, weights, &sizes, Some(first))?;
     let activation = config.activation("hidden_act", Activation::Gelu)?;
-    let layers = layers(weights, &sizes, &BERT)?;
+    let layers = layers(weights, &sizes, &BERT, products)?;
     Ok(model("roberta", embeddings, layers, &sizes, (activation, DistanceBias::None)))
 }
 
 /// DistilBERT (arXiv:1910.01108): other names, no token types.
-pub(super) fn distilbert(config: &Config, weights: &mut Weights) -> Result<Model, EngineError> {
+pub(super) fn distilbert(config: &Config, weights: &mut Weights, products: Products) -> Result<Model, EngineError> {
     weights.find_prefix(&["", "distilbert."], "embeddings.word_embeddings.weight")?;
     let sizes = Sizes::read(config)?;
     let embeddings = embeddings(config, weights, &sizes, Some(0))?;
     let activation = config.activation("activation", Activation::Gelu)?;
-    let layers = layers(weights, &sizes, &DISTILBERT)?;
+    let layers = layers(weights, &sizes, &DISTILBERT, products)?;
     Ok(model("distilbert", embeddings, layers, &sizes, (activation, DistanceBias::None)))
 }
 
 /// MPNet (arXiv:2004.09297): RoBERTa's positions, and a learnt bias by distance.
-pub(super) fn mpnet(config: &Config, weights: &mut Weights) -> Result<Model, EngineError> {
+pub(super) fn mpnet(config: &Config, weights: &mut Weights, products: Products) -> Result<Model, EngineError> {
     /// No key of the configuration says it.
     const MAX_DISTANCE: usize = 128;
     weights.find_prefix(&["", "mpnet."], "embeddings.word_embeddings.weight")?;
@@ -197,12 +197,12 @@ pub(super) fn mpnet(config: &Config, weights: &mut Weights) -> Result<Model, Eng
     let n_heads = sizes.heads.n_heads;
     let numbers = weights.tensor("encoder.relative_attention_bias.weight", &[n_buckets, n_heads])?;
     let bias = DistanceBias::Buckets(Buckets { numbers, n_buckets, n_heads, max_distance: MAX_DISTANCE });
-    let layers = layers(weights, &sizes, &MPNET)?;
+    let layers = layers(weights, &sizes, &MPNET, products)?;
     Ok(model("mpnet", embeddings, layers, &sizes, (activation, bias)))
 }
 
 /// Jina BERT v2 (arXiv:2310.19923): ALiBi in place of positions, and a gate.
-pub(super) fn jina(config: &Config, weights: &mut Weights) -> Result<Model, EngineError> {
+pub(super) fn jina(config: &Config, weights: &mut Weights, products: Products) -> Result<Model, EngineError> {
     weights.find_prefix(&["", "bert."], "embeddings.word_embeddings.weight")?;
     let sizes = Sizes { feed_forward: FeedForward::Gated, ..Sizes::read(config)? };
     let activation = match config.text("feed_forward_type") {
@@ -215,6 +215,6 @@ pub(super) fn jina(config: &Config, weights: &mut Weights) -> Result<Model, Engi
     }
     let embeddings = embeddings(config, weights, &sizes, None)?;
     let bias = DistanceBias::Slopes(alibi_slopes(sizes.heads.n_heads));
-    let layers = layers(weights, &sizes, &JINA)?;
+    let layers = layers(weights, &sizes, &JINA, products)?;
     Ok(model("jina-bert", embeddings, layers, &sizes, (activation, bias)))
 }

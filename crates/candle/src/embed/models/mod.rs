@@ -10,6 +10,7 @@ use ingle_engine::EngineError;
 use super::attention::Heads;
 use super::config::Config;
 use super::encoder::{Encoder, Norm};
+use super::linear::Products;
 use crate::weights::Weights;
 
 /// The architectures, as an error lists them.
@@ -29,22 +30,22 @@ pub(super) struct Model {
     pub(super) name: &'static str,
 }
 
-/// Builds the encoder.
+/// Builds the encoder, whose layers compute in `products`.
 ///
 /// # Errors
 /// [`EngineError::Load`] for an architecture that is not known, and for tensors that do not fit.
-pub(super) fn build(config: &Config, weights: &mut Weights) -> Result<Model, EngineError> {
+pub(super) fn build(config: &Config, weights: &mut Weights, products: Products) -> Result<Model, EngineError> {
     let is_alibi = config.text("position_embedding_type") == Some("alibi");
     match config.model_type() {
-        "bert" if is_alibi || config.architecture().starts_with("JinaBert") => bert::jina(config, weights),
-        "bert" => bert::bert(config, weights),
-        "roberta" | "xlm-roberta" | "camembert" => bert::roberta(config, weights),
-        "distilbert" => bert::distilbert(config, weights),
-        "mpnet" => bert::mpnet(config, weights),
-        "nomic_bert" => modern::nomic(config, weights),
-        "modernbert" => modern::modernbert(config, weights),
-        "new" | "gte" => modern::gte(config, weights),
-        "qwen3" => modern::qwen3(config, weights),
+        "bert" if is_alibi || config.architecture().starts_with("JinaBert") => bert::jina(config, weights, products),
+        "bert" => bert::bert(config, weights, products),
+        "roberta" | "xlm-roberta" | "camembert" => bert::roberta(config, weights, products),
+        "distilbert" => bert::distilbert(config, weights, products),
+        "mpnet" => bert::mpnet(config, weights, products),
+        "nomic_bert" => modern::nomic(config, weights, products),
+        "modernbert" => modern::modernbert(config, weights, products),
+        "new" | "gte" => modern::gte(config, weights, products),
+        "qwen3" => modern::qwen3(config, weights, products),
         "llama" | "mistral" | "gemma" | "gemma2" | "gemma3" | "qwen2" | "phi3" => {
             let reason = "language models are run from GGUF files (`backend: llama-cpp`), not from safetensors";
             Err(config.error(format!("model_type is {:?}: {reason}", config.model_type())))

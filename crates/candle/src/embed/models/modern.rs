@@ -9,7 +9,7 @@ use super::{MOST_TOKENS, Model, heads, layer_norm};
 use crate::embed::attention::{DistanceBias, Heads, Rotation, Sight, frequencies};
 use crate::embed::config::Config;
 use crate::embed::encoder::{Activation, Embeddings, Encoder, FeedForward, HeadNorms, Layer, Norm, NormOrder, Shape};
-use crate::embed::linear::{Bias, Linear};
+use crate::embed::linear::{Bias, Linear, Products};
 use crate::weights::Weights;
 
 fn most_tokens(config: &Config, names: &[&str]) -> Result<usize, EngineError> {
@@ -31,7 +31,7 @@ fn shape(heads: Heads, order: NormOrder, activation: Activation) -> Shape {
 }
 
 /// Nomic BERT (arXiv:2402.01613): post-norm, SwiGLU, no biases.
-pub(super) fn nomic(config: &Config, weights: &mut Weights) -> Result<Model, EngineError> {
+pub(super) fn nomic(config: &Config, weights: &mut Weights, products: Products) -> Result<Model, EngineError> {
     let has_experts = config.value("moe_every_n_layers").as_u64().is_some_and(|n| n > 0);
     if config.is("prenorm") || config.is("rotary_emb_interleaved") || has_experts {
         return Err(config.error("prenorm, rotary_emb_interleaved and experts are not supported"));
@@ -65,14 +65,14 @@ pub(super) fn nomic(config: &Config, weights: &mut Weights) -> Result<Model, Eng
         let up = [name("mlp.fc12"), name("mlp.fc11")];
         Ok(Layer {
             attention_norm: Some(layer_norm(weights, &name("norm1"), n, epsilon)?),
-            qkv: Linear::load(weights, &name("attn.Wqkv"), [n, heads.n_qkv()], Bias::IfThere)?,
+            qkv: Linear::load(weights, &name("attn.Wqkv"), [n, heads.n_qkv()], Bias::IfThere, products)?,
             head_norms: None,
             rotation: Some(Arc::clone(&rotation)),
             sight: Sight::Whole,
-            out: Linear::load(weights, &name("attn.out_proj"), [n, n], Bias::IfThere)?,
+            out: Linear::load(weights, &name("attn.out_proj"), [n, n], Bias::IfThere, products)?,
             feed_forward_norm: layer_norm(weights, &name("norm2"), n, epsilon)?,
-            up: Linear::fused(weights, &[(&up[0], n_inner), (&up[1], n_inner)], n, Bias::IfThere)?,
-            down: Linear::load(weights, &name("mlp.fc2"), [n_inner, n], Bias::IfThere)?,
+            up: Linear::fused(weights, &[(&up[0], n_inner), (&up[1], n_inner)], n, Bias::IfThere, products)?,
+            down: Linear::load(weights, &name("mlp.fc2"), [n_inner, n], Bias::IfThere, products)?,
         })
     };
     let n_layers = config.size(&["n_layer", "num_hidden_layers"])?;
@@ -87,7 +87,7 @@ pub(super) fn nomic(config: &Config, weights: &mut Weights) -> Result<Model, Eng
 }
 
 /// ModernBERT (arXiv:2412.13663): pre-norm, GeGLU, most layers see their neighbourhood only.
-pub(super) fn modernbert(config: &Config, weights: &mut Weights) -> Result<Model, EngineError> {
+pub(super) fn modernbert(config: &Config, weights: &mut Weights, products: Products) -> Result<Model, EngineError> {
     weights.find_prefix(&["", "model."], "embeddings.tok_embeddings.weight")?;
     let n = config.size(&["hidden_size"])?;
     let heads = heads(config, n, &["num_attention_heads"])?;
@@ -117,14 +117,14 @@ pub(super) fn modernbert(config: &Config, weights: &mut Weights) -> Result<Model
         Ok(Layer {
             // The first layer's input has just been normalised.
             attention_norm: has_norm.then(|| layer_norm(weights, &norm, n, epsilon)).transpose()?,
-            qkv: Linear::load(weights, &name("attn.Wqkv"), [n, heads.n_qkv()], Bias::IfThere)?,
+            qkv: Linear::load(weights, &name("attn.Wqkv"), [n, heads.n_qkv()], Bias::IfThere, products)?,
             head_norms: None,
             rotation: Some(Arc::clone(if is_whole { &whole } else { &near })),
             sight: if is_whole { Sight::Whole } else { Sight::Near(reach) },
-            out: Linear::load(weights, &name("attn.Wo"), [n, n], Bias::IfThere)?,
+            out: Linear::load(weights, &name("attn.Wo"), [n, n], Bias::IfThere, products)?,
             feed_forward_norm: layer_norm(weights, &name("mlp_norm"), n, epsilon)?,
-            up: Linear::load(weights, &name("mlp.Wi"), [n, 2 * n_inner], Bias::IfThere)?,
-            down: Linear::load(weights, &name("mlp.Wo"), [n_inner, n], Bias::IfThere)?,
+            up: Linear::load(weights, &name("mlp.Wi"), [n, 2 * n_inner], Bias::IfThere, products)?,
+            down: Linear::load(weights, &name("mlp.Wo"), [n_inner, n], Bias::IfThere, products)?,
         })
     };
     let n_layers = config.size(&["num_hidden_layers"])?;
@@ -148,7 +148,7 @@ fn modernbert_thetas(config: &Config) -> Result<[f64; 2], EngineError> {
 }
 
 /// GTE v1.5 ("new" of Alibaba-NLP): post-norm, rotary positions, a gate.
-pub(super) fn gte(config: &Config, weights: &mut Weights) -> Result<Model, EngineError> {
+pub(super) fn gte(config: &Config, weights: &mut Weights, products: Products) -> Result<Model, EngineError> {
     if config.text("position_embedding_type").unwrap_or("rope") != "rope" || config.is("logn_attention_scale") {
         return Err(config.error("only rotary positions without logn_attention_scale are supported"));
     }
@@ -178,14 +178,14 @@ pub(super) fn gte(config: &Config, weights: &mut Weights) -> Result<Model, Engin
         up.rotate_left(n_inner * n);
         Ok(Layer {
             attention_norm: Some(layer_norm(weights, &name("attn_ln"), n, epsilon)?),
-            qkv: Linear::load(weights, &name("attention.qkv_proj"), [n, heads.n_qkv()], Bias::IfThere)?,
+            qkv: Linear::load(weights, &name("attention.qkv_proj"), [n, heads.n_qkv()], Bias::IfThere, products)?,
             head_norms: None,
             rotation: Some(Arc::clone(&rotation)),
             sight: Sight::Whole,
-            out: Linear::load(weights, &name("attention.o_proj"), [n, n], Bias::IfThere)?,
+            out: Linear::load(weights, &name("attention.o_proj"), [n, n], Bias::IfThere, products)?,
             feed_forward_norm: layer_norm(weights, &name("mlp_ln"), n, epsilon)?,
-            up: Linear::new(&up, None, n),
-            down: Linear::load(weights, &name("mlp.down_proj"), [n_inner, n], Bias::IfThere)?,
+            up: Linear::new(&up, None, n, products),
+            down: Linear::load(weights, &name("mlp.down_proj"), [n_inner, n], Bias::IfThere, products)?,
         })
     };
     let n_layers = config.size(&["num_hidden_layers"])?;
@@ -212,7 +212,7 @@ fn gte_frequencies(config: &Config, n_dims: usize) -> Result<Vec<f64>, EngineErr
 }
 
 /// Qwen3 (arXiv:2505.09388) as an embedding model (arXiv:2506.05176): a language model without its output.
-pub(super) fn qwen3(config: &Config, weights: &mut Weights) -> Result<Model, EngineError> {
+pub(super) fn qwen3(config: &Config, weights: &mut Weights, products: Products) -> Result<Model, EngineError> {
     let kinds = config.value("layer_types").as_array().into_iter().flatten();
     let is_windowed = kinds.into_iter().any(|kind| kind.as_str() == Some("sliding_attention"));
     if config.is("use_sliding_window") || is_windowed {
@@ -245,17 +245,17 @@ pub(super) fn qwen3(config: &Config, weights: &mut Weights) -> Result<Model, Eng
         let up = [name("mlp.gate_proj"), name("mlp.up_proj")];
         Ok(Layer {
             attention_norm: Some(rms(weights, &name("input_layernorm"), n)?),
-            qkv: Linear::fused(weights, &parts, n, Bias::IfThere)?,
+            qkv: Linear::fused(weights, &parts, n, Bias::IfThere, products)?,
             head_norms: Some(HeadNorms {
                 queries: rms(weights, &name("self_attn.q_norm"), head_dim)?,
                 keys: rms(weights, &name("self_attn.k_norm"), head_dim)?,
             }),
             rotation: Some(Arc::clone(&rotation)),
             sight: Sight::Causal,
-            out: Linear::load(weights, &name("self_attn.o_proj"), [heads.n_out(), n], Bias::IfThere)?,
+            out: Linear::load(weights, &name("self_attn.o_proj"), [heads.n_out(), n], Bias::IfThere, products)?,
             feed_forward_norm: rms(weights, &name("post_attention_layernorm"), n)?,
-            up: Linear::fused(weights, &[(&up[0], n_inner), (&up[1], n_inner)], n, Bias::IfThere)?,
-            down: Linear::load(weights, &name("mlp.down_proj"), [n_inner, n], Bias::IfThere)?,
+            up: Linear::fused(weights, &[(&up[0], n_inner), (&up[1], n_inner)], n, Bias::IfThere, products)?,
+            down: Linear::load(weights, &name("mlp.down_proj"), [n_inner, n], Bias::IfThere, products)?,
         })
     };
     let n_layers = config.size(&["num_hidden_layers"])?;
