@@ -296,8 +296,6 @@ impl Default for Situation {
 fn nvidia_situations() -> Vec<Situation> {
     let old = survey(vec![gpu("K")]).map(|survey| GpuSurvey { cuda_version: Some((11, 4)), ..survey });
     let kepler = gpu("K").map(|gpu| Gpu { compute_capability: Some((3, 7)), ..gpu });
-    let p100 = gpu("P100").map(|gpu| Gpu { compute_capability: Some((6, 0)), ..gpu });
-    let p40 = gpu("P40").map(|gpu| Gpu { compute_capability: Some((6, 1)), ..gpu });
     let shared = gpu("Spark").map(|gpu| Gpu { total_bytes: 0, free_bytes: 0, ..gpu });
     let one = |what, survey| Situation { what, survey, ..Situation::default() };
     vec![
@@ -315,12 +313,6 @@ fn nvidia_situations() -> Vec<Situation> {
         Situation { log: &["has no GPU"], ..one("driver without a GPU", survey(vec![])) },
         Situation { log: &["CUDA 11.4 and CUDA 12 is needed", "525"], ..one("old driver", old) },
         Situation { log: &["compute capability 3.7 and 6.1 is needed"], ..one("old GPU", survey(vec![kepler])) },
-        Situation {
-            loaded: CUDA,
-            used: &["P40"],
-            log: &["compute capability 6.0 and 6.1 is needed"],
-            ..one("the oldest that is used and one older", survey(vec![p100, p40]))
-        },
         Situation {
             loaded: CUDA,
             used: &["A"],
@@ -448,6 +440,16 @@ fn what_is_loaded_logged_and_answered() {
             }
         }
     }
+}
+
+#[test]
+fn gpus_without_kernels_for_them_are_not_used() {
+    let of = |name: &str, capability| gpu(name).map(|gpu| Gpu { compute_capability: Some(capability), ..gpu });
+    let found = with_gpus(vec![of("P100", (6, 0)), of("P40", (6, 1)), of("V100", (7, 0))], None);
+    let names: Vec<&str> = found.gpus().map(|gpu| gpu.name.as_str()).collect();
+    assert_eq!(names, ["P40", "V100"]);
+    let note = "GPU 0 (P100) is not used: it has compute capability 6.0 and 6.1 is needed";
+    assert!(found.notes.iter().any(|found| found == note), "{:?}", found.notes);
 }
 
 #[test]

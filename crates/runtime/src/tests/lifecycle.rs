@@ -383,7 +383,7 @@ fn mixed(main: &Arc<AtomicU64>, gpu: &Arc<AtomicU64>, residency: ResidencyOption
         write_model(flat.folder.path(), name);
         let path = flat.folder.path().join(format!("{name}.yaml"));
         let yaml = std::fs::read_to_string(&path).unwrap().replace("llama-cpp", "candle");
-        std::fs::write(path, yaml).unwrap();
+        std::fs::write(path, yaml + "known_usecases: [chat, completion]\n").unwrap();
     }
     flat
 }
@@ -454,4 +454,17 @@ fn a_poisoned_backend_stays_red_and_lets_others_end() {
     assert_eq!(flat.runtime.poison(), Some(reason));
     let (_, _, done) = read(running);
     assert_eq!(done.completion.usage.completion_tokens, 400, "an answer of another engine ends in its time");
+}
+
+#[test]
+fn memory_of_gpus_is_reclaimed_from_what_is_on_them() {
+    let (main, gpu) = (Arc::new(AtomicU64::new(1 << 30)), Arc::new(AtomicU64::new(2000)));
+    let check_interval = Duration::from_millis(10);
+    let flat = mixed(&main, &gpu, ResidencyOptions { reclaim_threshold: Some(0.9), check_interval, ..quick() });
+    drop(flat.lease("small").unwrap());
+    drop(flat.lease("one").unwrap());
+    gpu.store(100, Ordering::SeqCst);
+    flat.wait_until(&["small"]);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(flat.in_memory(), ["small"], "its end would give nothing, however short memory is");
 }
