@@ -18,8 +18,9 @@ out="$1"
 with_cuda="${2:-}"
 export CARGO_TARGET_DIR="${DIST_TARGET_DIR:-$cache/dist-target}"
 # Where plug-ins and llama.cpp's libraries are seen from the program. RUSTFLAGS stands in for the target-cpu=native of
-# .cargo/config.toml; what computes is in the plug-ins, and the rest runs on every processor since 2013.
-export RUSTFLAGS="-C target-cpu=x86-64-v3 -C link-arg=-Wl,-rpath,\$ORIGIN/../lib/ingle"
+# .cargo/config.toml. The target-cpu becomes -march of every variant of ggml as well, so it is one that the least of them
+# may have: what computes chooses its instructions at run time, in the plug-ins as in the Rust code.
+export RUSTFLAGS="-C target-cpu=x86-64-v2 -C link-arg=-Wl,-rpath,\$ORIGIN/../lib/ingle"
 [ "$(uname -m)" = x86_64 ] || export RUSTFLAGS="-C link-arg=-Wl,-rpath,\$ORIGIN/../lib/ingle"
 
 features=dynamic-backends
@@ -29,14 +30,16 @@ if [ "${DIST_CPU_VARIANTS:-all}" = one ]; then
 fi
 
 "$root/scripts/setup.sh" build
-cargo build --release --locked --workspace --features "$features"
+messages="$CARGO_TARGET_DIR/dist-messages.json"
+mkdir -p "$CARGO_TARGET_DIR"
+cargo build --release --locked --workspace --features "$features" --message-format=json-render-diagnostics >"$messages"
+built=$(build_folder llama-cpp-sys-2 "$messages")
 target="$CARGO_TARGET_DIR/release"
 rm -rf "$out"
 mkdir -p "$out/bin" "$out/lib/ingle"
 strip -o "$out/bin/ingle" "$target/ingle"
 ln -s ingle "$out/bin/local-ai"
 
-built=$(ls -td "$target"/build/llama-cpp-sys-2-*/out | head -n 1)
 # Under the names that the loader asks for, without the links between them.
 for library in "$built"/lib*/lib{llama,llama-common,ggml,ggml-base,mtmd}.so.0; do
     [ ! -e "$library" ] || strip -o "$out/lib/ingle/${library##*/}" "$library"

@@ -13,6 +13,8 @@ if [ -z "${HOME:-}" ]; then
     HOME=$(getent passwd "$(id -u)" 2>/dev/null | cut -d: -f6 || true)
     export HOME="${HOME:-${TMPDIR:-/tmp}}"
 fi
+# Plug-ins that a group may write are refused, so what is built here is writable by its owner only.
+umask 022
 # The flags of the make that started this are not meant for the makes that cargo starts.
 unset MAKEFLAGS MFLAGS MAKELEVEL
 command -v cargo >/dev/null 2>&1 || PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
@@ -24,6 +26,18 @@ if ! mkdir -p "$cache" 2>/dev/null || [ ! -w "$cache" ]; then
     mkdir -p "$cache" || die "Set INGLE_CACHE to a folder that can be written."
     export INGLE_CACHE="$cache"
 fi
+
+# build_folder PACKAGE MESSAGES: what the build script of a package has made, by cargo's own word; MESSAGES is the output of
+# `cargo build --message-format=json-render-diagnostics`. Other builds have folders of the same name beside it.
+build_folder() {
+    local found
+    found=$(sed -n "s/^{\"reason\":\"build-script-executed\",\"package_id\":\"[^\"]*$1[^\"]*\".*\"out_dir\":\"\([^\"]*\)\".*/\1/p" "$2" | tail -n 1)
+    [ -d "$found" ] || die "cargo does not say where $1 was built"
+    printf '%s\n' "$found"
+}
+
+# The version of llama-cpp-sys-2, as plug-ins carry it: a program loads those of its own sources only.
+ggml_stamp() { sed -n 's/^llama-cpp-sys-2 = .*"=\([0-9.]*\)".*/\1/p' "$root/crates/llama/Cargo.toml" | tr . _; }
 
 # One target directory for all checkouts, so that llama.cpp is compiled once for each user and not for each clone.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/target}"

@@ -3,13 +3,14 @@
 #
 #   gpu-check.sh              all of it, here; without a GPU it says so and ends with 0
 #   gpu-check.sh pack         what the other steps need, into one folder, on a machine with Rust and a network
-#   gpu-check.sh build        the CUDA plug-in and llama-server, from that folder; neither Rust nor a network is needed
+#   gpu-check.sh build        the CUDA plug-in, llama-server and llama-bench, from that folder; without Rust or a network
 #   gpu-check.sh models       random models with the shapes of real ones
 #   gpu-check.sh measure      starts both servers in turn and prints the figures
 #
 # GPU_CHECK_FOLDER  what `pack` makes and the others read              (target/gpu-check)
 # GPU_CHECK_SOURCES sources of llama.cpp as .tar.xz, of the commit that our dependency has, with tools/server: then
-#                   llama-server is measured too (without: those that come with our dependency, which have no server)
+#                   llama-server and llama-bench are measured too (without: those that come with our dependency, which
+#                   have no server)
 # GPU_CHECK_BUILD   where llama.cpp is compiled, and the models lie    (a folder under the user's cache)
 # GPU_CHECK_SHAPES  models to measure                                  (8b 30b-a3b)
 # GPU_CHECK_CLIENTS numbers of clients                                 (1,8,32,64)
@@ -23,7 +24,10 @@ folder="${GPU_CHECK_FOLDER:-$root/target/gpu-check}"
 work="${GPU_CHECK_BUILD:-$cache/gpu-check}"
 shapes="${GPU_CHECK_SHAPES:-8b 30b-a3b}"
 clients="${GPU_CHECK_CLIENTS:-1,8,32,64}"
-peer="$work/llama.cpp/build/bin"
+# What is compiled belongs to one version of the sources.
+stamp=$(ggml_stamp)
+tree="$work/$stamp/llama.cpp"
+peer="$tree/build/bin"
 server=
 
 has_gpu() { command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; }
@@ -35,7 +39,9 @@ pack() {
     # with the GPU is another.
     export CARGO_TARGET_DIR="$cache/gpu-check-target" GGML_BACKEND_DL=ON
     export RUSTFLAGS="-C target-cpu=x86-64-v3 -C link-arg=-Wl,-rpath,\$ORIGIN/../lib/ingle"
-    cargo build --release --features plugins --bin ingle
+    local messages="$CARGO_TARGET_DIR/gpu-check-messages.json"
+    mkdir -p "$CARGO_TARGET_DIR"
+    cargo build --release --features plugins --bin ingle --message-format=json-render-diagnostics >"$messages"
     cargo build --release --package ingle-gguf --features corpus --example random_model
     out="$CARGO_TARGET_DIR/release"
     rm -rf "$folder"
@@ -44,7 +50,7 @@ pack() {
     strip -o "$folder/bin/random_model" "$out/examples/random_model"
     # Names that the loader asks for, without the links between them. The CPU's plug-in comes along; CUDA's is built.
     local built library
-    built=$(ls -td "$out"/build/llama-cpp-sys-2-*/out | head -n 1)
+    built=$(build_folder llama-cpp-sys-2 "$messages")
     for library in "$built"/lib*/lib{llama,llama-common,ggml,ggml-base}.so.0; do
         [ ! -e "$library" ] || strip -o "$folder/lib/ingle/${library##*/}" "$library"
     done
@@ -57,19 +63,33 @@ pack() {
         sources="${sources#*:\"}"
         tar -cJf "$folder/llama.tar.xz" -C "${sources%/Cargo.toml\"}/llama.cpp" .
     fi
+    printf '%s\n' "$stamp" >"$folder/stamp"
     du -sh "$folder" >&2
 }
 
+# Is there a folder of `pack`, of this version?
+is_packed() { [ -e "$folder/stamp" ] && [ "$(cat "$folder/stamp")" = "$stamp" ]; }
+
+# Takes the sources out of the pack, unless they are those that lie there.
+unpack() {
+    local sum
+    sum=$(cksum <"$folder/llama.tar.xz")
+    if [ -e "$tree.sum" ] && [ "$(cat "$tree.sum")" = "$sum" ]; then
+        return 0
+    fi
+    rm -rf "$tree"
+    mkdir -p "$tree"
+    tar -xJf "$folder/llama.tar.xz" -C "$tree"
+    printf '%s\n' "$sum" >"$tree.sum"
+}
+
 build() {
-    mkdir -p "$work/llama.cpp"
-    [ -e "$work/llama.cpp/CMakeLists.txt" ] || tar -xJf "$folder/llama.tar.xz" -C "$work/llama.cpp"
-    local -a generator=() options=() targets=()
-    local stamp
-    # Ingle loads plug-ins that say they are of its own sources.
-    stamp=$(sed -n 's/^llama-cpp-sys-2 = .*"=\([0-9.]*\)".*/\1/p' "$root/crates/llama/Cargo.toml" | tr . _)
+    is_packed || die "$folder is not of version $stamp: pack again"
+    unpack
+    local -a generator=() options=() targets=(ggml-cpu)
     ! command -v ninja >/dev/null 2>&1 || generator=(-G Ninja)
-    if [ -e "$work/llama.cpp/tools/server/CMakeLists.txt" ]; then
-        targets=(llama-server ggml-cpu)
+    if [ -e "$tree/tools/server/CMakeLists.txt" ]; then
+        targets+=(llama-server llama-bench)
     else
         options=(-DLLAMA_BUILD_COMMON=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF)
     fi
@@ -78,12 +98,13 @@ build() {
         options+=(-DGGML_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES="${CMAKE_CUDA_ARCHITECTURES:-native}")
         targets+=(ggml-cuda)
     fi
-    cmake -S "$work/llama.cpp" -B "$work/llama.cpp/build" "${generator[@]}" "${options[@]}" -DCMAKE_BUILD_TYPE=Release \
+    # Ingle loads plug-ins that say they are of its own sources.
+    cmake -S "$tree" -B "$tree/build" "${generator[@]}" "${options[@]}" -DCMAKE_BUILD_TYPE=Release \
         -DCMAKE_PROJECT_INCLUDE="$root/crates/llama/cmake/compiler_fixes.cmake" -DINGLE_GGML_STAMP="$stamp" \
         -DBUILD_SHARED_LIBS=ON -DGGML_BACKEND_DL=ON -DGGML_NATIVE=OFF -DGGML_CCACHE=OFF -DLLAMA_BUILD_TESTS=OFF \
         -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF >"$work/cmake.log" ||
         die "cmake failed: $(tail -n 20 "$work/cmake.log")"
-    cmake --build "$work/llama.cpp/build" --parallel "${GPU_CHECK_JOBS:-$(nproc)}" \
+    cmake --build "$tree/build" --parallel "${GPU_CHECK_JOBS:-$(nproc)}" \
         --target "${targets[@]}" >"$work/build.log" ||
         die "the build failed: $(tail -n 40 "$work/build.log")"
     # Ingle takes the plug-in that was compiled here from the same sources.
@@ -148,6 +169,15 @@ load() {
     fi
 }
 
+# One sequence, without a server: a prompt of 512 tokens and an answer of 128, by us and by llama-bench.
+alone() {
+    "$folder/bin/ingle" bench offline "$1" --models-path "$work/models" --prompt 512 --answer 128 --repeats 3 ||
+        say "ingle bench offline ended with $?"
+    [ -x "$peer/llama-bench" ] || return 0
+    "$peer/llama-bench" -m "$work/models/$1" -ngl 999 -p 512 -n 128 -r 3 2>"$work/llama-bench.log" ||
+        say "llama-bench ended with $?: $(tail -n 5 "$work/llama-bench.log")"
+}
+
 measure() {
     local shape model n_slots context
     trap stop_server EXIT
@@ -157,6 +187,7 @@ measure() {
     "$folder/bin/ingle" devices
     for shape in $shapes; do
         model="$work/models/$shape.gguf"
+        alone "$shape.gguf"
         start_server /readyz "$folder/bin/ingle" run "$shape.gguf" --address 127.0.0.1:18090 --models-path "$work/models" \
             --context-size "$context" --parallel "$n_slots" --log-level debug
         load "ingle-$shape" "$shape.gguf"
@@ -177,7 +208,7 @@ case "${1:-all}" in
             say "not run: no NVIDIA GPU answers here (nvidia-smi)."
             exit 0
         fi
-        [ -e "$folder/bin/ingle" ] || pack
+        is_packed || pack
         build
         models
         measure

@@ -21,10 +21,13 @@ upper=$(printf '%s' "$kind" | tr '[:lower:]' '[:upper:]')
 generator=()
 ! command -v ninja >/dev/null 2>&1 || generator=(-G Ninja)
 mkdir -p "$work" "$folder"
-# From llama.cpp's own folder: ggml's lacks a file in the package. The stamp says which program may load it.
+# From llama.cpp's own folder: ggml's lacks a file in the package. The package also lacks app/ and the web UI, which a
+# build by itself would include. The stamp says which program may load it. Without OpenMP and NCCL the plug-in needs the
+# driver, cudart and cuBLAS only.
 cmake -S "$source/llama.cpp" -B "$work" "${generator[@]}" -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON \
     -DGGML_BACKEND_DL=ON -DGGML_NATIVE=OFF -DGGML_CCACHE=OFF "-DGGML_$upper=ON" -DLLAMA_BUILD_COMMON=OFF \
     -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF \
+    -DLLAMA_BUILD_APP=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF -DGGML_OPENMP=OFF -DGGML_CUDA_NCCL=OFF \
     -DCMAKE_PROJECT_INCLUDE="$root/crates/llama/cmake/compiler_fixes.cmake" \
     ${CMAKE_CUDA_ARCHITECTURES:+-DCMAKE_CUDA_ARCHITECTURES="$CMAKE_CUDA_ARCHITECTURES"} >"$work/cmake.log" ||
     die "cmake failed: $(tail -n 20 "$work/cmake.log")"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The root file system of the CPU image: the program, what it loads, and nothing else.
+# The root file system of an image: the program, what it loads, and nothing else.
 #
 #   rootfs.sh PROGRAM_FOLDER ROOT     PROGRAM_FOLDER has bin/ingle and, with plug-ins, lib/ingle (see dist.sh)
 #
@@ -29,6 +29,8 @@ copy_libraries() {
                 "$to"/* | "$from"/*) ;;
                 # The driver's own come with the driver: the container toolkit mounts them.
                 */libcuda.so* | */libnvidia-*) ;;
+                # An image has no ld.so.cache, so CUDA's libraries go where LD_LIBRARY_PATH of Dockerfile.cuda points.
+                */cuda*/lib*) install -D -m755 "$(readlink -f "$library")" "$to/usr/local/cuda/lib64/${library##*/}" ;;
                 *) [ -e "$to$library" ] || install -D -m755 "$(readlink -f "$library")" "$to$library" ;;
             esac
         done
@@ -44,6 +46,36 @@ if command -v espeak-ng >/dev/null 2>&1; then
         if [ -d "$data" ]; then mkdir -p "$to$(dirname "$data")" && cp -RL "$data" "$to$(dirname "$data")/"; fi
     done
 fi
+
+# missing FILE [FOLDERS]: libraries that the loader of the root file system does not find in it. What it finds elsewhere
+# on this machine is missing in the image.
+missing() {
+    local name at
+    # With --list the loader stops at the first that is missing; traced, as ldd does it, it goes on. What is no program ends
+    # it with a status.
+    { LD_TRACE_LOADED_OBJECTS=1 "$loader" --inhibit-cache --library-path "$system:$to/usr/local/cuda/lib64${2:+:$2}" \
+        "$1" 2>/dev/null || true; } |
+        sed -n 's/^[[:space:]]*\([^ ]*\) => \(not found\|[^ ]*\).*/\1 \2/p' |
+        while read -r name at; do
+            case "$name/$at" in
+                libcuda.so* | libnvidia-* | */"$to"/*) ;;
+                # A path that the file itself names leads to the same place in the image.
+                *) [ -e "$to$at" ] || printf ' %s' "$name" ;;
+            esac
+        done
+}
+to=$(cd "$to" && pwd)
+loader=$(find "$to"/lib* -name 'ld-linux*.so.*' | head -n 1)
+[ -n "$loader" ] || { echo "the loader of programs is not in $to" >&2; exit 1; }
+system=$("$loader" --help | sed -n "s|^ *\(/[^ ]*\) (system search path)\$|$to\1|p" | paste -s -d : -)
+for file in "$to"/usr/local/bin/* "$to"/usr/bin/* "$to"/usr/local/lib/ingle/*.so*; do
+    [ -f "$file" ] || continue
+    beside=
+    # What a plug-in needs of llama.cpp the program has loaded before.
+    case "$file" in "$to"/usr/local/lib/ingle/*) beside="$to/usr/local/lib/ingle" ;; esac
+    lacks=$(missing "$file" "$beside")
+    [ -z "$lacks" ] || { echo "${file#"$to"} would not find in the image:$lacks" >&2; exit 1; }
+done
 
 if [ -e /etc/ssl/certs/ca-certificates.crt ]; then
     cp -L /etc/ssl/certs/ca-certificates.crt "$to/etc/ssl/certs/ca-certificates.crt"

@@ -14,12 +14,18 @@ use ingle::hardware::{self, DeviceKind};
 const NAME: &str = "ingle-cuda";
 /// `0` keeps the program as it is.
 const VARIABLE: &str = "INGLE_CUDA";
+/// Set for the program that this one has become: whatever lies there as `ingle-cuda`, it is started once. A wrapper around
+/// this program would go round for ever.
+const STARTED: &str = "INGLE_CUDA_STARTED";
 /// How long the other program may take to say its version; it starts in some milliseconds.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Becomes the program for CUDA where there is one that runs here. Returns only when this program goes on itself, with
 /// a sentence for the log when that is worth one.
 pub(crate) fn become_cuda_program() -> Option<String> {
+    if std::env::var_os(STARTED).is_some() {
+        return None;
+    }
     let other = beside_this_program()?;
     if std::env::var(VARIABLE).is_ok_and(|value| matches!(value.as_str(), "0" | "false" | "no" | "off")) {
         return Some(format!("{VARIABLE} says to stay on the CPU: {NAME} is not started"));
@@ -39,11 +45,13 @@ pub(crate) fn become_cuda_program() -> Option<String> {
     }
 }
 
-/// `ingle-cuda` in the folder of this program, links resolved; `None` where there is none, and in that program itself.
+/// `ingle-cuda` in the folder of this program, links resolved; `None` where there is none, in that program itself, and
+/// where it is a link to this one.
 fn beside_this_program() -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?.canonicalize().ok()?;
     let other = program.with_file_name(NAME);
-    (other != program && other.is_file()).then_some(other)
+    let target = other.canonicalize().ok()?;
+    (target != program && target.is_file()).then_some(other)
 }
 
 /// What it answers to `version`. The loader ends a program whose libraries are missing before anything of it runs, so
@@ -82,7 +90,7 @@ fn start(program: &Path) -> String {
     let mut arguments = std::env::args_os();
     let mut command = Command::new(program);
     // The name by which it was called decides about the command line it takes.
-    command.arg0(arguments.next().unwrap_or_else(|| "ingle".into())).args(arguments);
+    command.arg0(arguments.next().unwrap_or_else(|| "ingle".into())).args(arguments).env(STARTED, "1");
     format!("{} could not be started: {}", program.display(), command.exec())
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ingle_runtime::catalog::{Catalog, CatalogError, CatalogOptions};
 use ingle_runtime::{
     Backend, EngineError, Hardware, LoadDefaults, ResidencyOptions, Runtime, RuntimeConfig, RuntimeError, hardware,
-    hardware::Interface,
+    hardware::{Blind, Interface},
 };
 
 /// The backends in this program, by its features.
@@ -37,9 +37,25 @@ pub fn gpu_interfaces() -> Vec<Interface> {
 
 /// The machine as far as this program can use it: without the GPUs that it cannot reach, and with notes on those.
 pub fn hardware_in_use() -> Hardware {
-    let mut found = hardware::in_use(hardware::detect(), &gpu_interfaces());
+    let interfaces = gpu_interfaces();
+    let mut found = hardware::in_use(hardware::detect(), &interfaces, &blind_plugins());
     found.notes.extend(refused_plugins());
     found
+}
+
+/// Plug-ins for GPUs that were loaded and reach none.
+fn blind_plugins() -> Vec<Blind> {
+    #[cfg(feature = "llama")]
+    {
+        let loaded = ingle_llama::plugin_report().map(|report| report.loaded.as_slice()).unwrap_or_default();
+        let blind = |plugin: &ingle_llama::LoadedPlugin| {
+            let interface = Interface::ALL.iter().copied().find(|interface| interface.name() == plugin.kind)?;
+            Some(Blind { interface, reason: plugin.blindness()? })
+        };
+        loaded.iter().filter_map(blind).collect()
+    }
+    #[cfg(not(feature = "llama"))]
+    Vec::new()
 }
 
 /// A sentence for each plug-in that lies where plug-ins are looked for and cannot be used.

@@ -140,6 +140,21 @@ fn with_a_driver_it_becomes_the_program_for_cuda() {
 }
 
 #[test]
+fn a_program_for_cuda_that_leads_back_is_started_once() {
+    let Some(machine) = Machine::new() else { return };
+    let goes_on = |what: &str| {
+        let found = devices(machine.ingle("driver", &["devices", "--json"]));
+        assert!(found["devices"].is_array(), "{what}");
+    };
+    machine.put_cuda_program("exec \"$(dirname \"$0\")/ingle\" \"$@\"");
+    goes_on("a wrapper");
+    let path = machine.0.path().join("bin/ingle-cuda");
+    std::fs::remove_file(&path).expect("it is there");
+    std::os::unix::fs::symlink("ingle", &path).expect("a link");
+    goes_on("a link");
+}
+
+#[test]
 fn a_model_on_the_cpu_although_a_gpu_is_here_is_told() {
     let (Some(model), Some(machine)) = (chat_model(), Machine::new()) else { return };
     if cfg!(any(feature = "cuda", feature = "plugins")) {

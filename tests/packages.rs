@@ -1,5 +1,6 @@
 //! What packages and images promise: the root file system, the health check, the supervisor's socket.
 
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -94,6 +95,35 @@ fn the_root_file_system_of_the_image_answers() {
     assert!(text.contains("Paris"), "{text:?}");
     let (_, system) = http::get(&format!("{}/system", server.url));
     assert!(!system.contains("cannot be read"), "{system}");
+}
+
+#[test]
+fn a_models_folder_of_another_user_is_explained_before_anything_is_downloaded() {
+    let scratch = tempfile::tempdir().expect("a temporary folder");
+    let allow = |path: &Path, mode: u32| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("it is ours");
+    };
+    let (models, copy) = (scratch.path().join("models"), scratch.path().join("ingle"));
+    std::fs::create_dir(&models).expect("a folder");
+    std::fs::copy(env!("CARGO_BIN_EXE_ingle"), &copy).expect("the program is copied");
+    allow(scratch.path(), 0o755);
+    allow(&models, 0o555);
+    let models = models.to_str().expect("a path of ASCII");
+    let run = ["run", "smollm2-135m-instruct", "--models-path", models, "--address", "127.0.0.1:0"];
+    // Root may write everywhere, so there the program is started as the image's user.
+    let user = stdout_of(program(Path::new("id"), &["-u"])).trim().to_owned();
+    let (mut command, as_user) = match user.as_str() {
+        "0" => (program(Path::new("chroot"), &["--userspec=10001:10001", "/"]), "10001"),
+        user => (program(Path::new("env"), &[]), user),
+    };
+    command.arg(&copy).args(run).env("INGLE_CACHE", scratch.path().join("cache"));
+    let error = failure_of(command, 1);
+    allow(Path::new(models), 0o755);
+    let sentence = error.lines().last().unwrap_or_default();
+    let says = format!("models folder {models}, which belongs to user {user} and cannot be written by user {as_user}");
+    assert!(sentence.contains(&says), "{error}");
+    assert!(sentence.contains(&format!("chown -R {as_user}")), "{error}");
+    assert!(sentence.contains(&format!("RUN_AS={user}:{user}")), "{error}");
 }
 
 #[test]

@@ -57,8 +57,13 @@ fn bind(arg: Arg, variable: &dyn Fn(&str) -> Option<OsString>) -> Arg {
     }
 }
 
-/// Is `name` read by Ingle? A file in the working folder must not set anything else, such as `LD_PRELOAD`.
+/// Is `name` read by Ingle? A file in the working folder must not set anything else, such as `LD_PRELOAD`, nor anything
+/// that names code to be run.
 fn is_ours(name: &str) -> bool {
+    const CODE: [&str; 2] = ["INGLE_BACKENDS_PATH", "INGLE_ESPEAK"];
+    if CODE.contains(&name) {
+        return false;
+    }
     const OTHERS: [&str; 9] = [
         "GPU_LAYERS",
         "DEBUG",
@@ -114,4 +119,19 @@ pub(crate) fn from_files() -> Vec<(String, String)> {
         found.push((READ.into(), "1".into()));
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_ours;
+
+    #[test]
+    fn files_set_no_variable_that_names_code() {
+        for name in ["LOCALAI_API_KEY", "INGLE_CACHE", "HF_TOKEN", "DEBUG", "MODELS_PATH", "https_proxy"] {
+            assert!(is_ours(name), "{name}");
+        }
+        for name in ["INGLE_BACKENDS_PATH", "INGLE_ESPEAK", "LD_PRELOAD", "LD_LIBRARY_PATH", "PATH", "HOME"] {
+            assert!(!is_ours(name), "{name}");
+        }
+    }
 }

@@ -23,6 +23,12 @@ use signals::Stop;
 /// Threads for connections; the cores are for the models.
 const WORKERS: usize = 2;
 
+/// How often the backends are asked whether they can still do anything.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// How long the end of a poisoned program may take once its answers have ended.
+const LONGEST_END: Duration = Duration::from_secs(10);
+
 /// Serves until a signal, or until a model that was named cannot be had.
 pub(crate) fn run(args: RunArgs) -> anyhow::Result<()> {
     let executor = tokio::runtime::Builder::new_multi_thread()
@@ -61,6 +67,9 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
         public::refuse(listener.local_addr()?.ip())?;
     }
     let outcome = serve_while(listener, state, stop, preparing).await;
+    if runtime.poison().is_some() {
+        end_in_any_case();
+    }
     board.close();
     runtime.unload_all();
     outcome
@@ -82,13 +91,15 @@ fn board(args: &RunArgs) -> anyhow::Result<JobBoard> {
     Ok(JobBoard::open(models_path, Fetcher::new(settings), galleries, args.install.allow_private_urls))
 }
 
-/// Serves while `preparing` works; its failure ends the server.
+/// Serves while `preparing` works; its failure ends the server, and so does a backend that is poisoned: running answers
+/// end in their time, and the failure makes the supervisor start the program again.
 async fn serve_while(
     listener: TcpListener,
     state: ServerState,
     stop: Stop,
     preparing: impl Future<Output = anyhow::Result<Next>>,
 ) -> anyhow::Result<()> {
+    let runtime = state.runtime().clone();
     let server = ingle::server::serve(listener, state, stop.clone().requested());
     // A supervisor that waits for this word may send clients now; /readyz says when the models are there. One that
     // cannot be reached has none to wait for.
@@ -102,9 +113,43 @@ async fn serve_while(
         }
         outcome.map(drop)
     };
-    let (served, prepared) = tokio::join!(server, preparing);
+    let (served, prepared, poison) = tokio::join!(server, preparing, watch_poison(&runtime, &stop));
+    if let Some(reason) = poison {
+        anyhow::bail!("the server has ended to be started again: {reason}");
+    }
     prepared?;
     served.context("the server cannot go on")
+}
+
+/// A driver whose device is broken may hold up the orderly end, and a program that hangs is not started again.
+fn end_in_any_case() {
+    let wait_and_abort = || {
+        std::thread::sleep(LONGEST_END);
+        std::process::abort();
+    };
+    if let Err(error) = std::thread::Builder::new().name("last resort".into()).spawn(wait_and_abort) {
+        tracing::warn!(%error, "the end of the program is not watched");
+    }
+}
+
+/// Asks for the end when a backend is poisoned, and tells why; `None` when the end comes otherwise.
+async fn watch_poison(runtime: &Runtime, stop: &Stop) -> Option<String> {
+    let poisoned = async {
+        loop {
+            if let Some(reason) = runtime.poison() {
+                return reason;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::select! {
+        reason = poisoned => {
+            tracing::error!("{reason}");
+            stop.request();
+            Some(reason)
+        }
+        () = stop.clone().requested() => runtime.poison(),
+    }
 }
 
 fn open(args: &RunArgs) -> anyhow::Result<Runtime> {
@@ -147,7 +192,8 @@ fn residency(args: &ResidencyArgs, hardware: &Hardware) -> ResidencyOptions {
             (false, 0) => None,
             (false, most) => Some(most),
         },
-        memory_budget_bytes: vram.into_iter().chain(main).min(),
+        memory_budget_bytes: main,
+        gpu_budget_bytes: vram,
         min_residence: args.min_residence,
         busy_wait: args.lru_eviction_retry_interval.saturating_mul(args.lru_eviction_max_retries),
         ends_busy_models: args.force_eviction_when_busy,
@@ -195,4 +241,64 @@ fn server_options(args: &HttpArgs) -> anyhow::Result<ServerOptions> {
         backends: ingle::backends().iter().map(|backend| backend.name().to_owned()).collect(),
         ..defaults
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use ingle::catalog::{Catalog, CatalogOptions};
+    use ingle::{Backend, Engine, EngineError, LoadDefaults, LoadOptions, RuntimeConfig};
+    use ingle_engine::MemoryEstimate;
+
+    use super::*;
+
+    /// Loads nothing, and is poisoned when told to.
+    #[derive(Default)]
+    struct Poisoned(Mutex<Option<String>>);
+
+    impl Backend for Poisoned {
+        fn name(&self) -> &str {
+            "llama-cpp"
+        }
+
+        fn poison(&self) -> Option<String> {
+            self.0.lock().expect("no test panics here").clone()
+        }
+
+        fn estimate(&self, _: &LoadOptions) -> Result<MemoryEstimate, EngineError> {
+            Ok(MemoryEstimate::default())
+        }
+
+        fn load(&self, _: &LoadOptions, _: &Hardware) -> Result<Engine, EngineError> {
+            Ok(Engine::default())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_poisoned_backend_ends_the_server_with_a_failure() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let backend = Arc::new(Poisoned::default());
+        let runtime = Runtime::new(RuntimeConfig {
+            catalog: Catalog::open(folder.path(), CatalogOptions::default()).expect("a models folder"),
+            backends: vec![Arc::clone(&backend) as Arc<dyn Backend>],
+            hardware: Arc::new(Hardware::default),
+            defaults: LoadDefaults::default(),
+            residency: ResidencyOptions::default(),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let stop = Stop::on_signals().expect("signals can be received");
+        let state = ServerState::new(runtime, ServerOptions::default());
+        let serving = serve_while(listener, state, stop, async { Ok(Next::Serve) });
+        let poisoning = async {
+            *backend.0.lock().expect("no test panics here") = Some("CUDA error: unspecified launch failure".into());
+            std::future::pending::<()>().await;
+        };
+        let outcome = tokio::select! {
+            outcome = serving => outcome,
+            () = poisoning => unreachable!("it never ends"),
+        };
+        let error = outcome.expect_err("a supervisor starts what failed").to_string();
+        assert!(error.contains("started again") && error.contains("unspecified launch failure"), "{error}");
+    }
 }

@@ -16,6 +16,16 @@ pub enum CatalogError {
         /// Why.
         source: io::Error,
     },
+    /// Nothing can be installed into the models folder.
+    #[error("nothing can be installed into the models folder {}, which belongs to user {owner} and cannot be written by user {user}: give it to that user (chown -R {user}), or run as its owner (docker run --user {owner}:{owner}, RUN_AS={owner}:{owner} docker compose up)", path.display())]
+    FolderOfAnother {
+        /// The folder as given.
+        path: PathBuf,
+        /// Number of the user that it belongs to.
+        owner: u32,
+        /// Number of the user that this program runs as.
+        user: u32,
+    },
     /// No model of this name.
     #[error("model {name:?} does not exist{}; {}", meant(name, known), suggestion(known))]
     NotFound {

@@ -144,6 +144,10 @@ impl Installer {
             progress.on(&Event::Chosen { file: &file.filename, reason });
         }
         fs::create_dir_all(&self.models_path).map_err(CatalogError::io("create", &self.models_path))?;
+        let is_here = |name: &str| self.models_path.join(name).exists();
+        if !is_here(&names::config_file_name(&entry.name)) || !entry.files.iter().all(|file| is_here(&file.filename)) {
+            check_writable(&self.models_path)?;
+        }
         let config = self.full_config(&entry, policy)?;
         let mut files = Vec::new();
         for file in &entry.files {
@@ -161,6 +165,7 @@ impl Installer {
         policy: FetchPolicy,
         progress: &dyn Progress,
     ) -> Result<(), CatalogError> {
+        check_writable(&self.models_path)?;
         for file in files {
             let place = SourcePlace::Uri(address(&file.uri)?);
             let sources = vec![FileSource { place, sha256: file.sha256.clone(), size: None }];
@@ -223,6 +228,37 @@ impl Installer {
             None => Ok(Value::Object(Map::new())),
         }
     }
+}
+
+/// Says so before anything is downloaded when the folder cannot take it, as one that belongs to root and is mounted into
+/// a container.
+fn check_writable(folder: &Path) -> Result<(), CatalogError> {
+    let probe = folder.join(format!(".ingle.{}.probe", std::process::id()));
+    match fs::File::create(&probe) {
+        Ok(_) => {
+            // What is left over is empty and hidden.
+            let _ = fs::remove_file(&probe);
+            Ok(())
+        }
+        Err(error) => match (owner(folder), owner(Path::new("/proc/self"))) {
+            (Some(owner), Some(user)) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                Err(CatalogError::FolderOfAnother { path: folder.to_owned(), owner, user })
+            }
+            _ => Err(CatalogError::io("write into", folder)(error)),
+        },
+    }
+}
+
+/// Number of the user that it belongs to.
+#[cfg(unix)]
+fn owner(path: &Path) -> Option<u32> {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(path).ok().map(|metadata| metadata.uid())
+}
+
+#[cfg(not(unix))]
+fn owner(_: &Path) -> Option<u32> {
+    None
 }
 
 fn address(url: &str) -> Result<FileUri, CatalogError> {

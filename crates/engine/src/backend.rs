@@ -316,6 +316,18 @@ pub trait Backend: Send + Sync {
         &[]
     }
 
+    /// Does it put models onto GPUs where there are any? Else only main memory counts for its models, and none leaves a
+    /// GPU for them.
+    fn uses_gpus(&self) -> bool {
+        false
+    }
+
+    /// Why it can load and compute nothing any more in this process, such as a GPU whose state is broken; only another
+    /// process can.
+    fn poison(&self) -> Option<String> {
+        None
+    }
+
     /// Bytes the model will take, from its header alone.
     ///
     /// # Errors
@@ -348,6 +360,8 @@ pub struct Engine {
     pub placement: String,
     /// What it really takes, where the backend can tell.
     pub memory: MemoryEstimate,
+    /// How much of that is on GPUs, in bytes; the rest is in main memory.
+    pub gpu_bytes: u64,
 }
 
 impl Engine {

@@ -10,7 +10,7 @@ use ingle_engine::{
 use ingle_gguf::ModelInfo;
 
 use crate::decoder::LlamaDecoder;
-use crate::fault::FaultDomain;
+use crate::fault::{self, FaultDomain};
 use crate::log::{Buffer, Purpose};
 use crate::model::{Model, load_error};
 use crate::plan::{Plan, Room};
@@ -40,6 +40,8 @@ pub struct LoadedModel {
     pub placement: String,
     /// What it takes.
     pub memory: MemoryEstimate,
+    /// What of it is on GPUs.
+    pub gpu_bytes: u64,
 }
 
 impl LoadedModel {
@@ -48,12 +50,12 @@ impl LoadedModel {
     /// # Errors
     /// As [`TextModel::start`].
     pub fn start(self) -> Result<Engine, EngineError> {
-        let Self { mut decoder, tokenizer, config, placement, memory } = self;
+        let Self { mut decoder, tokenizer, config, placement, memory, gpu_bytes } = self;
         let text = TextModel::start(config, tokenizer, move |faults| {
             decoder.adopt(faults);
             Ok(decoder)
         })?;
-        Ok(Engine { text: Some(text), placement, memory, ..Engine::default() })
+        Ok(Engine { text: Some(text), placement, memory, gpu_bytes, ..Engine::default() })
     }
 }
 
@@ -72,6 +74,14 @@ impl LlamaBackend {
 impl Backend for LlamaBackend {
     fn name(&self) -> &str {
         "llama-cpp"
+    }
+
+    fn uses_gpus(&self) -> bool {
+        true
+    }
+
+    fn poison(&self) -> Option<String> {
+        fault::poison().map(str::to_owned)
     }
 
     fn estimate(&self, options: &LoadOptions) -> Result<MemoryEstimate, EngineError> {
@@ -175,7 +185,8 @@ impl Job {
             architecture: info.architecture.clone().unwrap_or_default(),
         };
         let placement = placement::describe(plan, options, &self.gpus, &self.hardware);
-        Ok(LoadedModel { decoder, tokenizer, config, placement, memory: taken(&options.name, &buffers) })
+        let (memory, gpu_bytes) = (taken(&options.name, &buffers), on_gpus(&buffers, &self.gpus));
+        Ok(LoadedModel { decoder, tokenizer, config, placement, memory, gpu_bytes })
     }
 }
 
@@ -228,6 +239,15 @@ pub(crate) fn taken(name: &str, buffers: &[Buffer]) -> MemoryEstimate {
         cache_bytes: sum(None, Purpose::Cache),
         compute_bytes: sum(None, Purpose::Compute),
     }
+}
+
+/// What of the buffers is in memory of GPUs. Buffers are called like the device they are on, those of rows after all of
+/// its kind (`CUDA_Split`), and main memory that a GPU can reach after its kind too (`CUDA_Host`).
+pub(crate) fn on_gpus(buffers: &[Buffer], gpus: &[GpuDevice]) -> u64 {
+    let is_on_gpu = |buffer: &&Buffer| {
+        buffer.device.ends_with("_Split") || gpus.iter().any(|gpu| buffer.device.starts_with(&gpu.name))
+    };
+    buffers.iter().filter(is_on_gpu).map(|buffer| buffer.n_bytes).sum()
 }
 
 pub(crate) fn log_plan(options: &LoadOptions, info: &ModelInfo, plan: &Plan) {
@@ -310,6 +330,15 @@ mod tests {
         assert_eq!((tried.len(), is_loaded), (1 + MOST_TRIES_ON_GPUS as usize, false));
         let told = LoadOptions { gpu_layers: GpuLayers::Count(5), ..fixed };
         assert_eq!(attempts(&told, vec![8 * GIB], 99), (vec![(5, 8192)], false));
+    }
+
+    #[test]
+    fn memory_of_gpus_is_told_from_main_memory() {
+        let buffer = |device: &str| Buffer { device: device.to_owned(), purpose: Purpose::Weights, n_bytes: 1 };
+        let gpu = |name: &str| GpuDevice { name: name.to_owned(), description: String::new(), free_bytes: 0 };
+        let buffers = ["CUDA0", "CUDA1", "CUDA_Split", "CUDA_Host", "CPU", "CPU_Mapped", "CPU_REPACK"].map(buffer);
+        assert_eq!(on_gpus(&buffers, &[gpu("CUDA0"), gpu("CUDA1")]), 3);
+        assert_eq!(on_gpus(&[buffer("CPU_Mapped"), buffer("CPU")], &[]), 0);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use ingle_engine::{
 };
 use ingle_gguf::ModelInfo;
 
-use crate::backend::{Job, log_plan, on_loader_thread, taken, with_less};
+use crate::backend::{Job, log_plan, on_gpus, on_loader_thread, taken, with_less};
 use crate::encoder::{LlamaEmbed, LlamaEncoder, LlamaRerank};
 use crate::fault::FaultDomain;
 use crate::model::{Model, load_error};
@@ -41,6 +41,7 @@ pub(crate) struct LoadedEncoder {
     dimensions: Dimensions,
     placement: String,
     memory: MemoryEstimate,
+    gpu_bytes: u64,
 }
 
 /// The sizes of an encoder's context: the longest text goes through it at once, and nothing is kept for later.
@@ -130,6 +131,7 @@ fn build(
         dimensions: if sizes.is_empty() { Dimensions::Whole } else { Dimensions::Listed(sizes) },
         placement: placement::describe(plan, options, &job.gpus, &job.hardware),
         memory: taken(&options.name, &buffers),
+        gpu_bytes: on_gpus(&buffers, &job.gpus),
     })
 }
 
@@ -143,9 +145,11 @@ fn knows_second_texts(model: &Model) -> bool {
 impl LoadedEncoder {
     /// Starts the engine thread and puts its handle into `engine`.
     pub(crate) fn start(self, task: Task, engine: &mut Engine) -> Result<(), EngineError> {
-        let Self { mut encoder, texts, config, architecture, dimensions, placement, memory } = self;
+        let Self { mut encoder, texts, config, architecture, dimensions, placement, memory, gpu_bytes } = self;
         engine.placement = placement;
         engine.memory = engine.memory.beside(memory);
+        // Unlike mapped pages, weights on GPUs are there once for each task.
+        engine.gpu_bytes += gpu_bytes;
         let info = EmbedInfo {
             n_embd: encoder.n_out(),
             dimensions,

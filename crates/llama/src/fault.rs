@@ -4,6 +4,9 @@
 //! that works for an engine is tagged with a [`FaultDomain`]; the callback reports to the domain of its thread and
 //! then never returns. An abort on a thread without a tag is charged to every domain there is. The other threads of
 //! the domain, which spin at a barrier that nobody will pass any more, are put to sleep for good by a signal.
+//!
+//! Some errors of a GPU stay: every later call of its interface in this process fails with the same. Such an abort poisons
+//! the process ([`poison`]), and what starts it has to start it again.
 
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char};
@@ -35,6 +38,22 @@ thread_local! {
 /// Every domain, for faults on threads without a tag. A part of llama.cpp's process-wide initialisation.
 static DOMAINS: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
 static HANDLERS: OnceLock<()> = OnceLock::new();
+/// The first error of a device that stays. A device's state belongs to the process, so this does too.
+static POISON: OnceLock<String> = OnceLock::new();
+
+/// Why no GPU can be used any more in this process.
+pub(crate) fn poison() -> Option<&'static str> {
+    POISON.get().map(String::as_str)
+}
+
+/// What an abort with this message says of the device: `error` is the latest line about one on the thread that aborts.
+/// Memory that cannot be had leaves the device as it was.
+fn poison_of<'a>(message: &str, error: Option<&'a str>) -> Option<&'a str> {
+    let error = error?;
+    let (device, what) = error.split_once(" error: ")?;
+    let is_of_device = message.trim_end().ends_with(&format!("{device} error"));
+    (is_of_device && !what.contains("out of memory")).then_some(error)
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // The data behind these locks is valid after every statement.
@@ -134,6 +153,13 @@ unsafe extern "C" fn on_abort(message: *const c_char) {
     };
     let own = CURRENT.try_with(|current| current.borrow().clone()).ok().flatten();
     tracing::error!(reason = %text, charged = own.is_some(), "llama.cpp gave up; its thread is parked");
+    // Before anybody is told of the death, so that nobody loads the model again in between.
+    let device_error = crate::log::device_error();
+    if let Some(error) = poison_of(&text, device_error.as_deref()) {
+        let reason = format!("a GPU cannot be used any more by this process ({error}); it must be started again");
+        // Only the first one has news.
+        let _ = POISON.set(reason);
+    }
     let reason = format!("llama.cpp gave up: {text}");
     match own {
         Some(domain) => {
@@ -168,4 +194,49 @@ pub(crate) fn install_handlers() {
             libc::sigaction(sleep_signal(), &raw const action, std::ptr::null_mut());
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_that_stay_are_told_from_others() {
+        let aborted = "/src/ggml-cuda.cu:109: CUDA error";
+        let cases = [
+            (aborted, Some("CUDA error: an illegal memory access was encountered"), true),
+            ("/src/ggml-cuda.cu:109: ROCm error", Some("ROCm error: unspecified launch failure"), true),
+            (aborted, Some("CUDA error: out of memory"), false),
+            ("/src/ggml.c:1: GGML_ASSERT(x) failed", Some("CUDA error: unspecified launch failure"), false),
+            (aborted, None, false),
+        ];
+        for (message, error, is_poison) in cases {
+            assert_eq!(poison_of(message, error).is_some(), is_poison, "{message} {error:?}");
+        }
+    }
+
+    /// Poisons the test's process, which no other test looks at.
+    #[test]
+    fn a_broken_device_poisons_the_process_and_costs_its_engine() {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let domain = FaultDomain::new(Box::new(move |reason| {
+            // Whoever is told of the death must find the poison.
+            let _ = sender.send((reason.to_owned(), poison()));
+        }));
+        let abort = move || {
+            domain.scope(|| {
+                for text in [c"CUDA error: an illegal memory access was encountered\n", c"  current device: 0\n"] {
+                    // SAFETY: the texts are literals.
+                    unsafe { crate::log::on_log(sys::GGML_LOG_LEVEL_ERROR, text.as_ptr(), std::ptr::null_mut()) };
+                }
+                // SAFETY: the message is a literal. It never returns, as an abort does not.
+                unsafe { on_abort(c"ggml-cuda.cu:109: CUDA error".as_ptr()) };
+            });
+        };
+        assert_eq!(poison(), None);
+        std::thread::spawn(abort);
+        let (reason, poison) = receiver.recv_timeout(Duration::from_secs(60)).expect("the engine is told");
+        assert!(reason.contains("llama.cpp gave up"), "{reason}");
+        assert!(poison.is_some_and(|reason| reason.contains("illegal memory access")), "{poison:?}");
+    }
 }

@@ -14,6 +14,8 @@ struct Line {
     text: String,
     /// What this thread is told while somebody wants to know, see [`capture`].
     captured: Option<Captured>,
+    /// The latest error of a device on this thread, such as `CUDA error: unspecified launch failure`.
+    device_error: Option<String>,
 }
 
 /// What llama.cpp said in the course of a call.
@@ -108,12 +110,25 @@ impl Line {
             sys::GGML_LOG_LEVEL_INFO => tracing::debug!(target: "llama_cpp", "{text}"),
             _ => tracing::trace!(target: "llama_cpp", "{text}"),
         }
+        if self.level == sys::GGML_LOG_LEVEL_ERROR && is_device_error(text) {
+            self.device_error = Some(text.to_owned());
+        }
         let Some(captured) = self.captured.as_mut() else { return };
         captured.buffers.extend(Buffer::from_line(text));
         if self.level == sys::GGML_LOG_LEVEL_ERROR {
             captured.complaints.push(text.to_owned());
         }
     }
+}
+
+/// Does a line begin as those do with which ggml tells what a GPU's interface answered? It aborts right after them.
+fn is_device_error(line: &str) -> bool {
+    ["CUDA error: ", "ROCm error: ", "MUSA error: "].iter().any(|beginning| line.starts_with(beginning))
+}
+
+/// The latest error of a device that this thread was told.
+pub(crate) fn device_error() -> Option<String> {
+    LINE.try_with(|line| line.try_borrow().ok()?.device_error.clone()).ok().flatten()
 }
 
 /// Runs `function` and returns what llama.cpp said on this thread meanwhile.

@@ -3,6 +3,7 @@
 use ingle_engine::{GpuLayers, Hardware, LoadOptions};
 
 use crate::plan::Plan;
+use crate::plugins;
 use crate::process::GpuDevice;
 
 /// A phrase for logs and reports, such as `CUDA0 (25/25 layers)`. A model on the CPU although a GPU is there gets a
@@ -36,7 +37,10 @@ fn idle_gpu<'a>(
             };
             Some((gpu.description.as_str(), why))
         }
-        (None, Some(gpu)) => Some((gpu.name.as_str(), "this program has no backend for it".to_owned())),
+        (None, Some(gpu)) => {
+            let why = plugins::blindness().unwrap_or_else(|| "this program has no backend for it".to_owned());
+            Some((gpu.name.as_str(), why))
+        }
         (None, None) => None,
     }
 }

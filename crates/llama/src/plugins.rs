@@ -48,6 +48,7 @@ pub(crate) fn load(wanted: &dyn Fn() -> Vec<String>) {
     let report = load_from(&folder, &wanted());
     for plugin in &report.loaded {
         tracing::info!(file = plugin.file.as_str(), kind = plugin.kind.as_str(), "ggml backend");
+        plugin.blindness().iter().for_each(|sentence| tracing::warn!("{sentence}"));
     }
     for plugin in &report.refused {
         tracing::warn!(file = plugin.file.as_str(), "a ggml backend is not used: {}", plugin.reason);
@@ -80,8 +81,9 @@ fn load_from(folder: &Path, wanted: &[String]) -> PluginReport {
 fn load_first(folder: &Path, group: Vec<Candidate>, report: &mut PluginReport) {
     for candidate in group {
         match register(&folder.join(&candidate.file)) {
-            Ok(()) => {
-                report.loaded.push(LoadedPlugin { file: candidate.file, kind: candidate.kind });
+            Ok((n_devices, complaint)) => {
+                let Candidate { file, kind, .. } = candidate;
+                report.loaded.push(LoadedPlugin { file, kind, n_devices, complaint });
                 return;
             }
             Err(reason) => report.refused.push(RefusedPlugin { file: candidate.file, reason }),
@@ -89,8 +91,8 @@ fn load_first(folder: &Path, group: Vec<Candidate>, report: &mut PluginReport) {
     }
 }
 
-/// Hands a file to ggml, which keeps it open.
-fn register(path: &Path) -> Result<(), String> {
+/// Hands a file to ggml, which keeps it open; how many devices it reaches, and what it complained about.
+fn register(path: &Path) -> Result<(usize, String), String> {
     let text = path.as_os_str().as_encoded_bytes();
     let path = CString::new(text).map_err(|_| "its path holds a zero byte".to_owned())?;
     // SAFETY: the string ends in zero and lives until the call returns.
@@ -98,8 +100,14 @@ fn register(path: &Path) -> Result<(), String> {
     let (registry, captured) = crate::log::capture(load);
     match registry.is_null() {
         true => Err(crate::model::or_unknown(&captured.complaints()).to_owned()),
-        false => Ok(()),
+        // SAFETY: a registry lives as long as the process.
+        false => Ok((unsafe { sys::ggml_backend_reg_dev_count(registry) }, captured.complaints())),
     }
+}
+
+/// Why a plug-in for GPUs that was loaded reaches none.
+pub(crate) fn blindness() -> Option<String> {
+    plugin_report()?.loaded.iter().find_map(LoadedPlugin::blindness)
 }
 
 /// What to say when no plug-in could be used.

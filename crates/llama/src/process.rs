@@ -1,5 +1,6 @@
 //! What llama.cpp needs once per process.
 
+use std::ffi::CStr;
 use std::sync::OnceLock;
 
 use llama_cpp_2::llama_backend;
@@ -26,17 +27,24 @@ pub fn initialise_with(wanted: &dyn Fn() -> Vec<String>) {
             crate::use_own_operations(true);
         }
         plugins::load(wanted);
-        if llama_backend::LlamaBackend::init().is_err() {
+        // Without any backend llama.cpp would look for plug-ins itself, beside the program and in the current folder:
+        // code of strangers might lie there. Then nothing can be loaded anyway (`has_devices`).
+        if has_backends() && llama_backend::LlamaBackend::init().is_err() {
             tracing::debug!("llama.cpp was initialised by somebody else before");
         }
     });
+}
+
+fn has_backends() -> bool {
+    // SAFETY: has no preconditions.
+    unsafe { sys::ggml_backend_reg_count() > 0 }
 }
 
 /// The registries of ggml through which a GPU is seen, such as `CUDA`, each once. Initialises llama.cpp, which takes a
 /// moment where there is a GPU.
 pub fn gpu_registries() -> Vec<String> {
     initialise();
-    let mut names: Vec<String> = gpus().map(|device| device.backend).collect();
+    let mut names: Vec<String> = gpus().into_iter().map(|gpu| gpu.registry).collect();
     names.sort();
     names.dedup();
     names
@@ -48,24 +56,101 @@ pub(crate) fn has_devices() -> bool {
     !llama_cpp_2::list_llama_ggml_backend_devices().is_empty()
 }
 
-/// GPUs that this build of llama.cpp sees, with what is free on each.
+/// GPUs that llama.cpp uses, with what is free on each, in its order: that of shares and layers.
 pub(crate) fn gpu_devices() -> Vec<GpuDevice> {
     initialise();
-    let device = |device: llama_cpp_2::LlamaBackendDevice| GpuDevice {
-        name: device.name,
-        description: device.description,
-        free_bytes: device.memory_free as u64,
-    };
-    gpus().map(device).collect()
+    let device = |seen: Seen| GpuDevice { name: seen.name, description: seen.description, free_bytes: seen.free_bytes };
+    gpus().into_iter().map(device).collect()
 }
 
-fn gpus() -> impl Iterator<Item = llama_cpp_2::LlamaBackendDevice> {
-    use llama_cpp_2::LlamaBackendDeviceType as Type;
-    let is_gpu = |device: &llama_cpp_2::LlamaBackendDevice| match device.device_type {
-        Type::Gpu | Type::IntegratedGpu => true,
-        Type::Cpu | Type::Accelerator | Type::Unknown => false,
-    };
-    llama_cpp_2::list_llama_ggml_backend_devices().into_iter().filter(is_gpu)
+fn gpus() -> Vec<Seen> {
+    // SAFETY: has no preconditions.
+    let count = unsafe { sys::ggml_backend_dev_count() };
+    select((0..count).filter_map(Seen::new).collect())
+}
+
+/// What kind of GPU it is to llama.cpp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// On another machine.
+    Remote,
+    /// With memory of its own.
+    Discrete,
+    /// In the processor.
+    Integrated,
+}
+
+/// A GPU among ggml's devices. One that several plug-ins reach is there several times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Seen {
+    place: Place,
+    name: String,
+    description: String,
+    /// The plug-in or part of ggml that reaches it.
+    registry: String,
+    /// The same for the same card, such as its PCI address; not all registries tell it.
+    device_id: Option<String>,
+    free_bytes: u64,
+}
+
+impl Seen {
+    /// `None` for what is no GPU.
+    fn new(index: usize) -> Option<Self> {
+        let text = |text: *const std::ffi::c_char| {
+            // SAFETY: ggml's names are strings that end in zero and live as long as their device.
+            (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
+        };
+        // SAFETY: the index is below the number of devices; devices and registries live as long as the process, and a
+        // structure of pointers and numbers may be all zero until it is filled in.
+        let (kind, registry, properties) = unsafe {
+            let device = sys::ggml_backend_dev_get(index);
+            let mut properties: sys::ggml_backend_dev_props = std::mem::zeroed();
+            sys::ggml_backend_dev_get_props(device, &raw mut properties);
+            let registry = sys::ggml_backend_reg_name(sys::ggml_backend_dev_backend_reg(device));
+            (sys::ggml_backend_dev_type(device), registry, properties)
+        };
+        let registry = text(registry).unwrap_or_default();
+        let place = match kind {
+            sys::GGML_BACKEND_DEVICE_TYPE_GPU if registry == "RPC" => Place::Remote,
+            sys::GGML_BACKEND_DEVICE_TYPE_GPU => Place::Discrete,
+            sys::GGML_BACKEND_DEVICE_TYPE_IGPU => Place::Integrated,
+            _ => return None,
+        };
+        Some(Self {
+            place,
+            name: text(properties.name).unwrap_or_default(),
+            description: text(properties.description).unwrap_or_default(),
+            registry,
+            device_id: text(properties.device_id),
+            free_bytes: properties.memory_free as u64,
+        })
+    }
+}
+
+/// Those that llama.cpp would take, as `llama_prepare_model_devices` does: remote ones first, a card that two plug-ins
+/// reach once, and integrated ones, of one plug-in, only where no other is on this machine. Whoever counts more counts
+/// memory that will not be used.
+fn select(seen: Vec<Seen>) -> Vec<Seen> {
+    let (mut remote, mut discrete, mut integrated) = (Vec::new(), Vec::<Seen>::new(), Vec::<Seen>::new());
+    for device in seen {
+        match device.place {
+            Place::Remote => remote.push(device),
+            Place::Discrete => {
+                let is_known =
+                    discrete.iter().any(|known| device.device_id.is_some() && known.device_id == device.device_id);
+                if !is_known {
+                    discrete.push(device);
+                }
+            }
+            Place::Integrated => {
+                if integrated.last().is_none_or(|known| known.registry == device.registry) {
+                    integrated.push(device);
+                }
+            }
+        }
+    }
+    let local = if discrete.is_empty() { integrated } else { discrete };
+    remote.into_iter().chain(local).collect()
 }
 
 /// A GPU as ggml sees it.
@@ -77,4 +162,50 @@ pub(crate) struct GpuDevice {
     pub description: String,
     /// Memory free now.
     pub free_bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(name: &str, place: Place, device_id: Option<&str>) -> Seen {
+        Seen {
+            place,
+            name: name.to_owned(),
+            description: name.to_owned(),
+            registry: name.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned(),
+            device_id: device_id.map(str::to_owned),
+            free_bytes: 1,
+        }
+    }
+
+    #[test]
+    fn the_devices_are_those_that_llama_takes() {
+        use Place::{Discrete, Integrated, Remote};
+        let (one, two) = (Some("0000:01:00.0"), Some("0000:02:00.0"));
+        let cases: [(&str, Vec<Seen>, &[&str]); 6] = [
+            ("none", vec![], &[]),
+            (
+                "a card through two plug-ins",
+                vec![seen("CUDA0", Discrete, one), seen("CUDA1", Discrete, two), seen("Vulkan0", Discrete, one)],
+                &["CUDA0", "CUDA1"],
+            ),
+            ("no id", vec![seen("CUDA0", Discrete, None), seen("CUDA1", Discrete, None)], &["CUDA0", "CUDA1"]),
+            ("beside a card", vec![seen("Vulkan0", Integrated, two), seen("CUDA0", Discrete, one)], &["CUDA0"]),
+            (
+                "integrated, through two plug-ins",
+                vec![seen("SYCL0", Integrated, one), seen("SYCL1", Integrated, two), seen("Vulkan0", Integrated, one)],
+                &["SYCL0", "SYCL1"],
+            ),
+            (
+                "remote ones come first and take nothing away",
+                vec![seen("Vulkan0", Integrated, one), seen("RPC0", Remote, None), seen("RPC1", Remote, None)],
+                &["RPC0", "RPC1", "Vulkan0"],
+            ),
+        ];
+        for (what, devices, expected) in cases {
+            let names: Vec<String> = select(devices).into_iter().map(|device| device.name).collect();
+            assert_eq!(names, expected, "{what}");
+        }
+    }
 }

@@ -21,7 +21,7 @@ pub use energy::EnergyMeter;
 use ingle_engine::Hardware;
 pub use ingle_engine::{Device, DeviceKind, DeviceLoad};
 
-pub use choice::{Interface, NoGpu, in_use, require_gpu, wanted_interfaces};
+pub use choice::{Blind, Interface, NoGpu, in_use, require_gpu, wanted_interfaces};
 use sources::{Files, GpuSource, Machine};
 
 /// The machine this program runs on, with what is free now. Takes a few milliseconds, with a GPU some tens.

@@ -105,6 +105,11 @@ impl Manager {
         })
     }
 
+    /// Why a backend can do nothing any more in this process.
+    pub(crate) fn poison(&self) -> Option<String> {
+        self.backends.iter().find_map(|backend| backend.poison())
+    }
+
     pub(crate) fn residency(&self) -> &ResidencyOptions {
         &self.residency
     }
@@ -164,6 +169,10 @@ impl Manager {
                 }
             },
             None => {}
+        }
+        // It would fail as every other load does in this process, and hide the death by then.
+        if let Some(reason) = backend.poison() {
+            return Err(died(&config.name, &reason).into());
         }
         state.failures.check(&config.name, origin)?;
         let (sender, receiver) = channel::channel(None);

@@ -9,6 +9,8 @@ pub struct ResidencyOptions {
     pub max_models: Option<usize>,
     /// Bytes that all models may take together; absent is the machine's memory.
     pub memory_budget_bytes: Option<u64>,
+    /// Bytes that all models may take together on GPUs; absent is what these have. Models on the CPU do not count.
+    pub gpu_budget_bytes: Option<u64>,
     /// How long a model stays at least once it is loaded. While requests for two models that do not fit together go on,
     /// they take turns of this length.
     pub min_residence: Duration,
@@ -37,6 +39,7 @@ impl Default for ResidencyOptions {
         Self {
             max_models: None,
             memory_budget_bytes: None,
+            gpu_budget_bytes: None,
             min_residence: Duration::from_secs(5),
             busy_wait: Duration::from_secs(30),
             ends_busy_models: false,

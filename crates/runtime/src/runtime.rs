@@ -138,8 +138,16 @@ impl Runtime {
         *self.0.starting.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
+    /// Why a backend can do nothing any more in this process: whoever serves should end, and be started again.
+    pub fn poison(&self) -> Option<String> {
+        self.0.manager.poison()
+    }
+
     /// Can requests be answered?
     pub fn readiness(&self) -> Readiness {
+        if let Some(reason) = self.poison() {
+            return Readiness::Degraded { reason };
+        }
         if let Some(reason) = self.0.starting.lock().unwrap_or_else(PoisonError::into_inner).clone() {
             return Readiness::Starting { reason };
         }

@@ -64,7 +64,7 @@ pub enum Readiness {
         /// What is going on.
         reason: String,
     },
-    /// An engine has died.
+    /// An engine has died, or none of a backend can live any more in this process.
     Degraded {
         /// Which one and why.
         reason: String,

@@ -13,8 +13,8 @@ pub use encoders::{FakeEmbed, FakeEncoder, FakeRerank, N_EMBD, embed_model, rera
 
 use crate::{
     Backend, BatchToken, CacheRefused, ContextOverflow, DecodeError, Decoder, DecoderLimits, Engine, EngineError,
-    FaultReporter, Hardware, LoadOptions, MemoryEstimate, PrefixSharing, Segment, SeqId, SpecialTokens, Surround, Task,
-    TextConfig, TextModel, TokenId, TokenKind, Tokenizer,
+    FaultReporter, GpuLayers, Hardware, LoadOptions, MemoryEstimate, PrefixSharing, Segment, SeqId, SpecialTokens,
+    Surround, Task, TextConfig, TextModel, TokenId, TokenKind, Tokenizer,
 };
 
 /// Beginning of sequence.
@@ -377,6 +377,10 @@ impl Backend for FakeBackend {
         "llama-cpp"
     }
 
+    fn uses_gpus(&self) -> bool {
+        true
+    }
+
     fn estimate(&self, options: &LoadOptions) -> Result<MemoryEstimate, EngineError> {
         let metadata = std::fs::metadata(&options.path).map_err(|error| EngineError::Load {
             path: options.path.display().to_string(),
@@ -385,8 +389,10 @@ impl Backend for FakeBackend {
         Ok(MemoryEstimate { weight_bytes: metadata.len(), ..MemoryEstimate::default() })
     }
 
-    fn load(&self, options: &LoadOptions, _hardware: &Hardware) -> Result<Engine, EngineError> {
+    fn load(&self, options: &LoadOptions, hardware: &Hardware) -> Result<Engine, EngineError> {
         let memory = self.estimate(options)?;
+        // All of it on the GPUs or nothing, as if it always fitted.
+        let is_on_gpus = hardware.gpus().next().is_some() && options.gpu_layers != GpuLayers::Count(0);
         let max_waiting = options.max_waiting.unwrap_or(self.max_waiting);
         let does = |task| options.tasks.contains(&task);
         let is_text = options.tasks.is_empty() || does(Task::Text);
@@ -396,6 +402,7 @@ impl Backend for FakeBackend {
             rerank: does(Task::Rerank).then(|| rerank_model(options, max_waiting)).transpose()?,
             placement: "arithmetic".into(),
             memory,
+            gpu_bytes: if is_on_gpus { memory.total_bytes() } else { 0 },
             ..Engine::default()
         })
     }

@@ -18,6 +18,10 @@ pub(super) const STAMP: &str = concat!("ingle_ggml_", env!("INGLE_GGML_STAMP"));
 /// # Errors
 /// When the folder is missing, or somebody else could put something into it.
 pub(super) fn candidates(folder: &Path) -> Result<Vec<Candidate>, String> {
+    if !folder.is_absolute() {
+        // It would depend on the current folder, which anybody may have filled.
+        return Err("it is no absolute path: name the folder from / on".to_owned());
+    }
     is_trusted(folder)?;
     let entries = std::fs::read_dir(folder).map_err(|error| error.to_string())?;
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
@@ -26,7 +30,7 @@ pub(super) fn candidates(folder: &Path) -> Result<Vec<Candidate>, String> {
     Ok(found)
 }
 
-/// Code is loaded from there: it has to belong to this user or to root, and nobody else may write it.
+/// Code is loaded from there: it has to belong to this user or to root, and nobody else may write it, but root's group.
 fn is_trusted(path: &Path) -> Result<(), String> {
     let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
     // SAFETY: has no preconditions.
@@ -37,10 +41,13 @@ fn is_trusted(path: &Path) -> Result<(), String> {
             metadata.uid()
         ));
     }
-    match metadata.mode() & 0o002 {
-        0 => Ok(()),
-        _ => Err("everybody may write it: take that right away (chmod o-w)".to_owned()),
+    if metadata.mode() & 0o002 != 0 {
+        return Err("everybody may write it: take that right away (chmod o-w)".to_owned());
     }
+    if metadata.mode() & 0o020 != 0 && metadata.gid() != 0 {
+        return Err(format!("group {} may write it: take that right away (chmod g-w)", metadata.gid()));
+    }
+    Ok(())
 }
 
 /// The dynamic loader of this machine.

@@ -12,6 +12,24 @@ pub struct LoadedPlugin {
     pub file: String,
     /// `cpu`, `cuda`, …
     pub kind: String,
+    /// Devices that it reaches.
+    pub n_devices: usize,
+    /// What it complained about while it was loaded; empty for nothing.
+    pub complaint: String,
+}
+
+impl LoadedPlugin {
+    /// A sentence about a plug-in for GPUs that reaches none, although one was expected: otherwise it is not loaded.
+    pub fn blindness(&self) -> Option<String> {
+        if self.n_devices > 0 || !GPU_KINDS.contains(&self.kind.as_str()) {
+            return None;
+        }
+        let why = match self.complaint.as_str() {
+            "" => "it does not say why (may this user open the devices of the driver?)",
+            complaint => complaint,
+        };
+        Some(format!("{} is loaded and finds no GPU: {why}", self.file))
+    }
 }
 
 /// A plug-in that is not used.

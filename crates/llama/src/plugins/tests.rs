@@ -81,6 +81,8 @@ fn folder(libraries: &[(&str, &str)]) -> tempfile::TempDir {
         let mut command = Command::new("cc");
         command.args(["-shared", "-fPIC", "-o"]).arg(folder.path().join(name)).arg(&file);
         assert!(command.status().expect("the compiler that built llama.cpp is here").success());
+        // Whatever mask the tests run with: what a group may write is refused.
+        std::fs::set_permissions(folder.path().join(name), std::fs::Permissions::from_mode(0o755)).unwrap();
     }
     folder
 }
@@ -132,6 +134,52 @@ fn code_of_strangers_is_not_loaded() {
     mode(folder.path(), 0o777);
     let report = load_from(folder.path(), &[]);
     assert!(report.loaded.is_empty() && report.refused[0].reason.contains("everybody may write it"), "{report:?}");
+    // A group that is not root's may not write either.
+    mode(folder.path(), 0o775);
+    if std::os::unix::fs::chown(folder.path(), None, Some(54_321)).is_ok() {
+        let report = load_from(folder.path(), &[]);
+        assert!(
+            report.loaded.is_empty() && report.refused[0].reason.contains("group 54321 may write it"),
+            "{report:?}"
+        );
+    }
+    for relative in ["", "backends", "./backends"] {
+        let report = load_from(Path::new(relative), &[]);
+        assert!(report.refused[0].reason.contains("no absolute path"), "{report:?}");
+    }
     let report = load_from(Path::new("/no/such/folder"), &[]);
     assert!(report.refused[0].file == "/no/such/folder" && report.refused[0].reason.contains("No such file"));
+}
+
+/// A registry of ggml without a device, as far as it is asked; 3 is the version of its interface.
+const BLIND: &str = r#"
+#include <stddef.h>
+struct registry { int version; const char *(*name)(void *); size_t (*count)(void *); void *(*device)(void *, size_t);
+                  void *(*address)(void *, const char *); void *context; };
+static const char *name(void *self) { return "BLIND"; }
+static size_t count(void *self) { return 0; }
+static void *nothing(void *self, size_t index) { return 0; }
+static void *address(void *self, const char *name) { return 0; }
+static struct registry self = { 3, name, count, nothing, address, 0 };
+void *ggml_backend_init(void) { return &self; }
+"#;
+
+#[test]
+fn a_plugin_that_finds_no_gpu_is_told() {
+    let folder = folder(&[("libggml-cuda.so", &stamped(env!("INGLE_GGML_STAMP"), BLIND))]);
+    let report = load_from(folder.path(), &["cuda".to_owned()]);
+    assert_eq!((report.loaded.len(), report.refused.len()), (1, 0), "{report:?}");
+    let silent = report.loaded[0].blindness().expect("it reaches nothing");
+    assert!(silent.starts_with("libggml-cuda.so is loaded and finds no GPU: "), "{silent}");
+    // What the CUDA plug-in says where its devices may not be opened.
+    let complaint = "ggml_cuda_init: failed to initialize CUDA: unknown error".to_owned();
+    let plugin = |kind: &str, n_devices| LoadedPlugin {
+        file: format!("libggml-{kind}.so"),
+        kind: kind.to_owned(),
+        n_devices,
+        complaint: complaint.clone(),
+    };
+    let told = plugin("cuda", 0).blindness();
+    assert_eq!(told, Some(format!("libggml-cuda.so is loaded and finds no GPU: {complaint}")));
+    assert_eq!((plugin("cuda", 1).blindness(), plugin("rpc", 0).blindness()), (None, None));
 }

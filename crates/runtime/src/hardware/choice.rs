@@ -80,15 +80,24 @@ pub fn wanted_interfaces(found: &Hardware) -> Vec<Interface> {
     Interface::ALL.iter().copied().filter(is_wanted).collect()
 }
 
+/// An interface that is here and reaches no device, although its driver answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blind {
+    /// The interface.
+    pub interface: Interface,
+    /// A sentence that says why.
+    pub reason: String,
+}
+
 /// The machine as far as a program with these interfaces can use it: the memory of other GPUs does not count, and a
 /// note says which lie idle and what would change that.
-pub fn in_use(mut found: Hardware, interfaces: &[Interface]) -> Hardware {
+pub fn in_use(mut found: Hardware, interfaces: &[Interface], blind: &[Blind]) -> Hardware {
     let is_used = |device: &Device| {
         device.kind == DeviceKind::Cpu || interfaces.iter().any(|interface| interface.reaches(device))
     };
     let idle: Vec<Device> = found.devices.iter().filter(|device| !is_used(device)).cloned().collect();
     found.devices.retain(is_used);
-    found.notes.extend(idle.iter().map(idle_note));
+    found.notes.extend(idle.iter().map(|device| idle_note(device, blind)));
     found.idle_gpus = idle;
     let untested = interfaces.iter().filter(|interface| !interface.is_tested());
     let reached = untested.filter(|interface| found.devices.iter().any(|device| interface.reaches(device)));
@@ -102,7 +111,11 @@ pub fn in_use(mut found: Hardware, interfaces: &[Interface]) -> Hardware {
     found
 }
 
-fn idle_note(device: &Device) -> String {
+fn idle_note(device: &Device, blind: &[Blind]) -> String {
+    // What lies there already need not be put there.
+    if let Some(blind) = blind.iter().find(|blind| blind.interface.reaches(device)) {
+        return format!("{} is here and not used: {}", device.name, blind.reason);
+    }
     let remedy = match device.kind {
         DeviceKind::Cuda => {
             "build it with --features ingle/cuda, or put libggml-cuda.so into lib/ingle of a program with plug-ins"

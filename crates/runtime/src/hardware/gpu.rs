@@ -7,8 +7,9 @@ use super::sources::{Gpu, GpuSource, GpuSurvey, NoSurvey};
 /// The oldest driver that the CUDA backend runs with, by the CUDA version it supports: what is built with any release
 /// of CUDA 12 runs on the drivers of all of them.
 const LEAST_CUDA: (u32, u32) = (12, 0);
-/// The oldest GPUs that CUDA 12 knows.
-const LEAST_CAPABILITY: (u32, u32) = (5, 0);
+/// The oldest GPUs that the images have kernels for (CUDA_ARCHITECTURES of Dockerfile.cuda): on older ones the first
+/// kernel would abort.
+const LEAST_CAPABILITY: (u32, u32) = (6, 1);
 
 /// What detection finds.
 #[derive(Debug, Default)]
@@ -78,9 +79,9 @@ fn is_new_enough(device: &Device, notes: &mut Vec<String>) -> bool {
     let Some((major, minor)) = device.compute_capability.filter(|found| *found < LEAST_CAPABILITY) else {
         return true;
     };
-    let (need, _) = LEAST_CAPABILITY;
+    let (need, need_minor) = LEAST_CAPABILITY;
     notes.push(format!(
-        "GPU {} ({}) is not used: it has compute capability {major}.{minor} and {need}.0 is needed",
+        "GPU {} ({}) is not used: it has compute capability {major}.{minor} and {need}.{need_minor} is needed",
         device.index, device.name
     ));
     false

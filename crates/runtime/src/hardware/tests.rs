@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use super::cpu::parse_list;
 use super::sources::{Files, Gpu, GpuSource, GpuSurvey, Instance, Machine, NoSurvey};
-use super::{Interface, detect, detect_from, in_use, require_gpu, summary, wanted_interfaces};
+use super::{Blind, Interface, detect, detect_from, in_use, require_gpu, summary, wanted_interfaces};
 use ingle_engine::{DeviceKind, Hardware};
 
 const GIB: u64 = 1 << 30;
@@ -312,7 +312,7 @@ fn nvidia_situations() -> Vec<Situation> {
         },
         Situation { log: &["has no GPU"], ..one("driver without a GPU", survey(vec![])) },
         Situation { log: &["CUDA 11.4 and CUDA 12 is needed", "525"], ..one("old driver", old) },
-        Situation { log: &["compute capability 3.7 and 5.0 is needed"], ..one("old GPU", survey(vec![kepler])) },
+        Situation { log: &["compute capability 3.7 and 6.1 is needed"], ..one("old GPU", survey(vec![kepler])) },
         Situation {
             loaded: CUDA,
             used: &["A"],
@@ -424,7 +424,7 @@ fn what_is_loaded_logged_and_answered() {
         let mut loaded = wanted_interfaces(&found);
         loaded.retain(|interface| situation.plugins.contains(interface));
         assert_eq!(loaded, situation.loaded, "{what}");
-        let used = in_use(found, &loaded);
+        let used = in_use(found, &loaded, &[]);
         let names: Vec<&str> = used.gpus().map(|gpu| gpu.name.as_str()).collect();
         assert_eq!(names, situation.used, "{what}");
         let line = summary(&used);
@@ -440,6 +440,29 @@ fn what_is_loaded_logged_and_answered() {
             }
         }
     }
+}
+
+#[test]
+fn gpus_without_kernels_for_them_are_not_used() {
+    let of = |name: &str, capability| gpu(name).map(|gpu| Gpu { compute_capability: Some(capability), ..gpu });
+    let found = with_gpus(vec![of("P100", (6, 0)), of("P40", (6, 1)), of("V100", (7, 0))], None);
+    let names: Vec<&str> = found.gpus().map(|gpu| gpu.name.as_str()).collect();
+    assert_eq!(names, ["P40", "V100"]);
+    let note = "GPU 0 (P100) is not used: it has compute capability 6.0 and 6.1 is needed";
+    assert!(found.notes.iter().any(|found| found == note), "{:?}", found.notes);
+}
+
+#[test]
+fn a_plugin_that_is_here_and_finds_nothing_is_not_asked_for() {
+    let reason = "libggml-cuda.so is loaded and finds no GPU: no permission";
+    let blind = Blind { interface: Interface::Cuda, reason: reason.to_owned() };
+    let used = in_use(with_gpus(vec![gpu("A")], None), &[], &[blind]);
+    let line = summary(&used);
+    assert!(line.contains(&format!("A is here and not used: {reason}")), "{line}");
+    assert!(!line.contains("put libggml-cuda.so") && line.contains("running on the CPU"), "{line}");
+    assert_eq!(used.idle_gpus.len(), 1);
+    let error = require_gpu(&used).expect_err("none can be used").to_string();
+    assert!(error.contains("no permission"), "{error}");
 }
 
 #[test]

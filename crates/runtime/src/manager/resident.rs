@@ -106,6 +106,18 @@ impl Resident {
     pub(super) fn bytes(&self) -> u64 {
         self.engine.memory.total_bytes()
     }
+
+    /// What of it is on GPUs.
+    pub(super) fn gpu_bytes(&self) -> u64 {
+        self.engine.gpu_bytes
+    }
+
+    /// What its end gives to those that need main memory. A model that is mostly on GPUs gives nothing: it would be
+    /// taken from them for the few buffers that it has beside.
+    pub(super) fn main_bytes(&self) -> u64 {
+        let rest = self.bytes().saturating_sub(self.gpu_bytes());
+        if rest > self.gpu_bytes() { rest } else { 0 }
+    }
 }
 
 /// One call; counted from its beginning to its end.

@@ -91,6 +91,13 @@ struct Need<'a> {
     wants_gpus: bool,
 }
 
+/// A bound on what models take, with what is left of it now.
+struct Bound {
+    free_bytes: u64,
+    /// What the end of a model gives back to it.
+    gives: fn(&Resident) -> u64,
+}
+
 impl Manager {
     /// Takes models out until the new one fits. Nothing is taken out in vain. A model that may choose its own context is
     /// made smaller by its backend, so only the least it can do with is insisted on.
@@ -108,7 +115,7 @@ impl Manager {
             config,
             wanted_bytes: backend.estimate(options)?.total_bytes(),
             least_bytes: least.total_bytes(),
-            wants_gpus: options.gpu_layers != GpuLayers::Count(0),
+            wants_gpus: backend.uses_gpus() && options.gpu_layers != GpuLayers::Count(0),
         };
         loop {
             let Some(victim) = self.next_victim(&need)? else { return Ok(()) };
@@ -121,12 +128,7 @@ impl Manager {
         let hardware = (self.probe)();
         let state = lock(&self.state);
         let others = self.others(&state, need.config);
-        let taken: u64 = others.iter().map(|resident| resident.bytes()).sum();
-        let budget = self.residency.memory_budget_bytes.map(|budget| budget.saturating_sub(taken));
-        let free = match (usable_bytes(&hardware), budget) {
-            (Some(free), Some(budget)) => Some(free.min(budget)),
-            (free, budget) => free.or(budget),
-        };
+        let tightest = self.tightest(&hardware, need, &others);
         let mut candidates: Vec<&Arc<Resident>> =
             others.iter().filter(|resident| resident.config.residency != Residency::Pinned).collect();
         self.sort(&mut candidates);
@@ -142,25 +144,41 @@ impl Manager {
         if self.residency.max_models.is_some_and(|most| others.len() >= most.max(1)) {
             return match first(&candidates) {
                 Some(victim) => Ok(Some(victim)),
-                None => Err(self.no_room(need, free.unwrap_or(0), others.len())),
+                None => Err(self.no_room(need, tightest.map_or(0, |bound| bound.free_bytes), others.len())),
             };
         }
         // Those in use go only when there is no other way.
         let idle: Vec<&Arc<Resident>> = candidates.iter().copied().filter(|resident| resident.is_idle()).collect();
         if crowds_gpus(&hardware, need, &idle) {
-            return Ok(first(&idle));
+            return Ok(idle.iter().find(|resident| resident.gpu_bytes() > 0).map(|resident| Arc::clone(resident)));
         }
-        let Some(free) = free.filter(|free| need.wanted_bytes > *free) else { return Ok(None) };
-        let evictable: u64 = candidates.iter().map(|resident| resident.bytes()).sum();
+        let Some(bound) = tightest.filter(|bound| need.wanted_bytes > bound.free_bytes) else { return Ok(None) };
+        let free = bound.free_bytes;
+        let gives = |resident: &&Arc<Resident>| (bound.gives)(resident.as_ref());
+        let evictable: u64 = candidates.iter().map(gives).sum();
         if need.least_bytes > free.saturating_add(evictable) {
             let n_pinned = others.len() - candidates.len();
             return Err(self.no_room(need, free + evictable, n_pinned));
         }
-        match first(&idle) {
-            Some(victim) => Ok(Some(victim)),
+        match idle.iter().find(|resident| gives(resident) > 0) {
+            Some(victim) => Ok(Some(Arc::clone(victim))),
             None if need.least_bytes <= free => Ok(None),
-            None => Ok(first(&candidates)),
+            None => Ok(candidates.iter().find(|resident| gives(resident) > 0).map(|resident| Arc::clone(resident))),
         }
+    }
+
+    /// The bound with the least left, of those that a model of this need meets; `None` when nothing is known of any.
+    fn tightest(&self, hardware: &Hardware, need: &Need<'_>, others: &[Arc<Resident>]) -> Option<Bound> {
+        let bound = |budget: Option<u64>, gives: fn(&Resident) -> u64| {
+            let taken: u64 = others.iter().map(|resident| gives(resident)).sum();
+            budget.map(|budget| Bound { free_bytes: budget.saturating_sub(taken), gives })
+        };
+        let bytes: fn(&Resident) -> u64 = Resident::bytes;
+        let machine = usable_bytes(hardware, need.wants_gpus)
+            .map(|free_bytes| Bound { free_bytes, gives: if need.wants_gpus { bytes } else { Resident::main_bytes } });
+        let all = bound(self.residency.memory_budget_bytes, bytes);
+        let on_gpus = bound(self.residency.gpu_budget_bytes.filter(|_| need.wants_gpus), Resident::gpu_bytes);
+        machine.into_iter().chain(all).chain(on_gpus).min_by_key(|bound| bound.free_bytes)
     }
 
     /// Every model in memory but the one that is to be loaded.
@@ -249,17 +267,17 @@ fn free(resident: Arc<Resident>, victim: &Arc<Resident>) {
 /// several times slower, which costs more than loading an idle model again when it is asked for.
 fn crowds_gpus(hardware: &Hardware, need: &Need<'_>, idle: &[&Arc<Resident>]) -> bool {
     let free_bytes = hardware.gpus().map(|gpu| gpu.free_bytes).sum::<u64>() as f64 * USABLE_SHARE;
-    let on_gpus = |resident: &&&Arc<Resident>| !resident.engine.placement.starts_with("CPU");
-    let idle_bytes: u64 = idle.iter().filter(on_gpus).map(|resident| resident.bytes()).sum();
+    let idle_bytes: u64 = idle.iter().map(|resident| resident.gpu_bytes()).sum();
     let wanted_bytes = need.wanted_bytes as f64;
     need.wants_gpus && idle_bytes > 0 && free_bytes < wanted_bytes && wanted_bytes <= free_bytes + idle_bytes as f64
 }
 
 /// Bytes that models may still take; `None` when the machine does not tell. A model that does not fit on the GPUs may
-/// still run partly on the CPU, so both count.
-fn usable_bytes(hardware: &Hardware) -> Option<u64> {
-    hardware.cpu().filter(|cpu| cpu.total_bytes > 0)?;
-    let free_bytes: u64 = hardware.devices.iter().map(|device| device.free_bytes).sum();
+/// still run partly on the CPU, so both count for it; one that is for the CPU alone has main memory only.
+fn usable_bytes(hardware: &Hardware, wants_gpus: bool) -> Option<u64> {
+    let cpu = hardware.cpu().filter(|cpu| cpu.total_bytes > 0)?;
+    let gpu_bytes: u64 = hardware.gpus().map(|gpu| gpu.free_bytes).sum();
+    let free_bytes = cpu.free_bytes + if wants_gpus { gpu_bytes } else { 0 };
     Some((free_bytes as f64 * USABLE_SHARE) as u64)
 }
 

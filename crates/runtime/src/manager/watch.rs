@@ -25,9 +25,13 @@ impl Manager {
                 self.take_idle(&resident, "it was idle");
             }
         }
-        if self.residency.reclaim_threshold.is_some_and(|share| used_share(&(self.probe)()) > share) {
+        let Some(share) = self.residency.reclaim_threshold else { return };
+        let hardware = (self.probe)();
+        if used_share(&hardware) > share {
+            // Where the memory of GPUs is what is looked at, only what is there gives any of it back.
+            let gives = |resident: &Resident| hardware.gpus().next().is_none() || resident.gpu_bytes() > 0;
             let mut idle = self.idle();
-            idle.retain(|resident| resident.config.residency != Residency::Pinned);
+            idle.retain(|resident| resident.config.residency != Residency::Pinned && gives(resident));
             let largest = self.residency.evicts_largest;
             let first = match largest {
                 true => idle.iter().max_by_key(|resident| resident.bytes()),

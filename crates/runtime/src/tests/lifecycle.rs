@@ -1,5 +1,6 @@
 //! Which models are in memory, and for how long.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Instant;
 
@@ -7,9 +8,10 @@ use ingle_engine::{Engine, LoadOptions, MemoryEstimate};
 
 use super::*;
 
-/// A fake backend that counts its loads, takes its time, and fails when told to.
+/// A fake backend that counts its loads, takes its time, and fails or is poisoned when told to.
 struct Counting {
     inner: FakeBackend,
+    poison: Mutex<Option<String>>,
     loads: AtomicUsize,
     fails: AtomicBool,
     takes: Duration,
@@ -18,6 +20,14 @@ struct Counting {
 impl Backend for Counting {
     fn name(&self) -> &str {
         "llama-cpp"
+    }
+
+    fn uses_gpus(&self) -> bool {
+        true
+    }
+
+    fn poison(&self) -> Option<String> {
+        self.poison.lock().unwrap().clone()
     }
 
     fn estimate(&self, options: &LoadOptions) -> Result<MemoryEstimate, EngineError> {
@@ -31,6 +41,24 @@ impl Backend for Counting {
             return Err(EngineError::Load { path: options.path.display().to_string(), reason: "told to fail".into() });
         }
         self.inner.load(options, hardware)
+    }
+}
+
+/// A backend that never uses GPUs, as candle's.
+struct OnCpu(FakeBackend);
+
+impl Backend for OnCpu {
+    fn name(&self) -> &str {
+        "candle"
+    }
+
+    fn estimate(&self, options: &LoadOptions) -> Result<MemoryEstimate, EngineError> {
+        self.0.estimate(options)
+    }
+
+    fn load(&self, options: &LoadOptions, hardware: &Hardware) -> Result<Engine, EngineError> {
+        let cpu = Hardware { devices: hardware.cpu().cloned().into_iter().collect(), ..hardware.clone() };
+        self.0.load(options, &cpu)
     }
 }
 
@@ -65,13 +93,14 @@ impl Flat {
         }
         let backend = Arc::new(Counting {
             inner: FakeBackend::default(),
+            poison: Mutex::default(),
             loads: AtomicUsize::new(0),
             fails: AtomicBool::new(false),
             takes,
         });
         let runtime = Runtime::new(RuntimeConfig {
             catalog: Catalog::open(folder.path(), CatalogOptions::default()).unwrap(),
-            backends: vec![Arc::clone(&backend) as Arc<dyn Backend>],
+            backends: vec![Arc::clone(&backend) as Arc<dyn Backend>, Arc::new(OnCpu(FakeBackend::default()))],
             hardware,
             defaults: LoadDefaults::default(),
             residency,
@@ -307,8 +336,13 @@ fn requests_at_once_are_limited() {
 
 /// A machine with plenty of main memory and a GPU with this much free.
 fn with_gpu(free: &Arc<AtomicU64>) -> Arc<dyn Fn() -> Hardware + Send + Sync> {
-    let free = Arc::clone(free);
-    let plain = machine(&Arc::new(AtomicU64::new(1 << 30)));
+    with_memories(&Arc::new(AtomicU64::new(1 << 30)), free)
+}
+
+/// A machine with this much main memory and GPU memory free.
+fn with_memories(main: &Arc<AtomicU64>, gpu: &Arc<AtomicU64>) -> Arc<dyn Fn() -> Hardware + Send + Sync> {
+    let free = Arc::clone(gpu);
+    let plain = machine(main);
     Arc::new(move || {
         let mut hardware = plain();
         hardware.devices.push(Device {
@@ -340,4 +374,97 @@ fn an_idle_model_leaves_the_gpu_to_one_that_would_not_fit_beside_it() {
     free.store(900, Ordering::SeqCst);
     drop(flat.lease("two").unwrap());
     assert_eq!(flat.in_memory(), ["one", "two"]);
+}
+
+/// Models `one` and `two` for the GPU, `small` and `other` for the CPU, with this much free of each.
+fn mixed(main: &Arc<AtomicU64>, gpu: &Arc<AtomicU64>, residency: ResidencyOptions) -> Flat {
+    let flat = Flat::on(with_memories(main, gpu), residency, "", Duration::ZERO);
+    for name in ["small", "other"] {
+        write_model(flat.folder.path(), name);
+        let path = flat.folder.path().join(format!("{name}.yaml"));
+        let yaml = std::fs::read_to_string(&path).unwrap().replace("llama-cpp", "candle");
+        std::fs::write(path, yaml + "known_usecases: [chat, completion]\n").unwrap();
+    }
+    flat
+}
+
+#[test]
+fn a_model_for_the_cpu_takes_nothing_from_the_gpu() {
+    let (main, gpu) = (Arc::new(AtomicU64::new(1 << 30)), Arc::new(AtomicU64::new(2000)));
+    let flat = mixed(&main, &gpu, quick());
+    drop(flat.lease("one").unwrap());
+    gpu.store(500, Ordering::SeqCst);
+    drop(flat.lease("small").unwrap());
+    assert_eq!(flat.in_memory(), ["one", "small"], "the GPU is full, which does not concern it");
+    // Main memory is short: what is there of it goes, and the GPU's memory counts for nothing.
+    main.store(500, Ordering::SeqCst);
+    gpu.store(1 << 20, Ordering::SeqCst);
+    let refused = flat.lease("other").unwrap_err();
+    assert!(matches!(refused, RuntimeError::OutOfMemory { .. }), "{refused}");
+    assert_eq!(flat.in_memory(), ["one"], "the model on the GPU stays, used longest ago as it is");
+    // With nothing of its own to give, it is refused at once.
+    assert!(flat.lease("other").is_err());
+    assert_eq!(flat.in_memory(), ["one"]);
+}
+
+#[test]
+fn a_gpu_is_cleared_of_what_is_on_it() {
+    let (main, gpu) = (Arc::new(AtomicU64::new(1 << 30)), Arc::new(AtomicU64::new(2000)));
+    let flat = mixed(&main, &gpu, quick());
+    drop(flat.lease("small").unwrap());
+    drop(flat.lease("one").unwrap());
+    gpu.store(500, Ordering::SeqCst);
+    drop(flat.lease("two").unwrap());
+    assert_eq!(flat.in_memory(), ["small", "two"], "the one on the CPU would have given nothing");
+}
+
+#[test]
+fn a_budget_of_gpus_is_for_models_on_gpus() {
+    let (main, gpu) = (Arc::new(AtomicU64::new(1 << 30)), Arc::new(AtomicU64::new(1 << 20)));
+    let flat = mixed(&main, &gpu, ResidencyOptions { gpu_budget_bytes: Some(1500), ..quick() });
+    for name in ["small", "one", "other"] {
+        drop(flat.lease(name).unwrap());
+    }
+    assert_eq!(flat.in_memory(), ["one", "other", "small"]);
+    drop(flat.lease("two").unwrap());
+    assert_eq!(flat.in_memory(), ["other", "small", "two"]);
+}
+
+#[test]
+fn a_poisoned_backend_stays_red_and_lets_others_end() {
+    let (main, gpu) = (Arc::new(AtomicU64::new(1 << 30)), Arc::new(AtomicU64::new(1 << 30)));
+    let flat = mixed(&main, &gpu, quick());
+    let mut asked = call("small", "hi");
+    asked.options = AnswerOptions { ignore_eos: Some(true), max_tokens: Some(400), ..AnswerOptions::default() };
+    let running = block_on(flat.runtime.chat(asked)).unwrap().pop().unwrap();
+    let poison = PromptInput::Tokens(vec![ingle_engine::fake::POISON_PANIC]);
+    let killing = CompletionCall { model: Some("one".into()), prompt: poison, options: AnswerOptions::default() };
+    let mut dying = block_on(flat.runtime.complete(killing)).unwrap();
+    *flat.backend.poison.lock().unwrap() = Some("CUDA error: unspecified launch failure".into());
+    assert!(dying[0].wait_next().unwrap().is_err());
+    let n_loads = flat.n_loads();
+    for model in ["one", "two"] {
+        let refused = flat.lease(model).unwrap_err();
+        assert!(matches!(refused, RuntimeError::Engine(EngineError::Died { .. })), "{refused}");
+        assert!(refused.to_string().contains("unspecified launch failure"), "{refused}");
+    }
+    assert_eq!(flat.n_loads(), n_loads, "nothing is loaded in its place");
+    let Readiness::Degraded { reason } = flat.runtime.readiness() else { panic!("it looks ready") };
+    assert!(reason.contains("unspecified launch failure"), "{reason}");
+    assert_eq!(flat.runtime.poison(), Some(reason));
+    let (_, _, done) = read(running);
+    assert_eq!(done.completion.usage.completion_tokens, 400, "an answer of another engine ends in its time");
+}
+
+#[test]
+fn memory_of_gpus_is_reclaimed_from_what_is_on_them() {
+    let (main, gpu) = (Arc::new(AtomicU64::new(1 << 30)), Arc::new(AtomicU64::new(2000)));
+    let check_interval = Duration::from_millis(10);
+    let flat = mixed(&main, &gpu, ResidencyOptions { reclaim_threshold: Some(0.9), check_interval, ..quick() });
+    drop(flat.lease("small").unwrap());
+    drop(flat.lease("one").unwrap());
+    gpu.store(100, Ordering::SeqCst);
+    flat.wait_until(&["small"]);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(flat.in_memory(), ["small"], "its end would give nothing, however short memory is");
 }
