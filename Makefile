@@ -49,8 +49,9 @@ golden: ## renew the golden files, for review with git diff
 	@UPDATE_GOLDEN=1 $(CARGO) test --release --workspace golden
 	@git --no-pager diff --stat
 
-bench: ## the criterion benches
-	@$(CARGO) bench --workspace --benches
+# Not --benches: that runs the unit tests of every crate too, and they do not know criterion's arguments.
+bench: ## the criterion benches (ARGS='-- --quick' for a short run)
+	@$(CARGO) bench --workspace --bench '*' $(ARGS)
 
 peers: ## the programs Ingle is measured against, outside the repository
 	@scripts/peers.sh

@@ -16,7 +16,9 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use ingle::{GpuLayers, LoadDefaults};
 
-pub(crate) use bench::{Attention, BenchCommand, CompareArgs, OfflineArgs, QualityArgs, ReportArgs, ServeArgs};
+pub(crate) use bench::{
+    Attention, BenchCommand, CompareArgs, OfflineArgs, Operations, QualityArgs, ReportArgs, ServeArgs,
+};
 pub(crate) use serving::{HttpArgs, InstallArgs, ResidencyArgs, RunArgs};
 pub(crate) use values::Amount;
 use values::{OrDefault, gpu_layers, number_or_default};

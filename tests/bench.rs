@@ -36,6 +36,7 @@ fn models_are_measured_over_every_combination() {
     let model = model.display().to_string();
     let mut arguments = vec!["bench", "offline", &model, "--prompt", "16", "--answer", "0,12", "--parallel", "1,3"];
     arguments.extend(["--threads", "1", "--repeats", "2", "--depth", "32", "--bare", "--json", &files[0]]);
+    arguments.extend(["--operations", "ours"]);
     arguments.extend(["--csv", &files[1], "--markdown", &files[2], "--html", &files[3]]);
     let table = stdout_of(ingle(&arguments));
     assert!(table.contains("prefill tok/s") && table.contains("engine / bare"), "{table}");
@@ -48,6 +49,7 @@ fn models_are_measured_over_every_combination() {
             assert!(median(row, "decode") > 1.0 && median(row, "roofline") > 0.0, "{row}");
         }
     }
+    assert!(found["notes"].to_string().contains("our own operations"), "{}", found["notes"]);
     assert_eq!(found["subjects"][0]["facts"]["sha256"].as_str().map(str::len), Some(64));
     assert!(found["host"]["cpu"].as_str().is_some_and(|cpu| !cpu.is_empty()));
     assert!(std::fs::read_to_string(&files[3]).expect("a page").contains("<svg"));
@@ -126,6 +128,8 @@ fn texts_and_choices_are_scored() {
         let json = report(folder.path(), "quality.json");
         let line = ["bench", "quality", &model, "--text", text, "--context", "32", "--threads", "1", "--json", &json];
         stdout_of(ingle(&[&line[..], &["--choices", &choices]].concat()));
+        let compared = stdout_of(ingle(&["bench", "compare", &json, &json]));
+        assert!(!compared.contains("worse") && !compared.contains("better"), "{compared}");
         let found = read(&json);
         assert_eq!(median(&found["rows"][0], "accuracy"), 100.0);
         median(&found["rows"][0], "perplexity")
@@ -156,10 +160,28 @@ fn a_signal_keeps_what_is_done() {
 }
 
 #[test]
+fn a_case_that_cannot_be_measured_leaves_the_others_their_rows() {
+    let Some(model) = chat_model() else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let json = report(folder.path(), "half.json");
+    let model = model.display().to_string();
+    // The model was trained with 8,192 tokens; the longest prompt comes first.
+    let mut line = vec!["bench", "offline", &model, "--prompt", "9000,8", "--answer", "0", "--threads", "1"];
+    line.extend(["--repeats", "1", "--operations", "ggml", "--json", &json]);
+    let error = failure_of(ingle(&line), 1);
+    assert!(error.contains("not everything was measured") && error.contains("more than"), "{error}");
+    let found = read(&json);
+    assert_eq!((found["is_complete"].as_bool(), found["rows"].as_array().map(Vec::len)), (Some(false), Some(1)));
+    let notes = found["notes"].to_string();
+    assert!(notes.contains("prompt 9000") && notes.contains("left to ggml"), "{notes}");
+}
+
+#[test]
 fn nonsense_is_refused_before_anything_is_loaded() {
-    let cases: [(&[&str], i32, &str); 6] = [
+    let cases: [(&[&str], i32, &str); 7] = [
         (&["offline", "absent-model", "--models-path", "."], 1, "absent-model"),
         (&["offline", "m", "--cache-type-k", "f99"], 2, "f16"),
+        (&["offline", "m", "--operations", "theirs"], 2, "ggml"),
         (&["offline", "m", "--json", "/absent/folder/x.json"], 1, "/absent/folder"),
         (&["serve", "http://127.0.0.1:1", "--scenario", "absent"], 1, "shared-prefix"),
         (&["serve", "http://127.0.0.1:1", "--slo", "ttft"], 1, "ttft"),

@@ -11,9 +11,15 @@ use super::report::{self, FORMAT, Report, Subject};
 use crate::cli::ReportArgs;
 use crate::output;
 
-/// Prints the table and writes the files that were asked for.
-pub(crate) fn deliver(report: &Report, args: &ReportArgs) -> anyhow::Result<()> {
-    output::print(&report::to_text(report))?;
+/// Prints the table and writes the files that were asked for; then fails if a part of the measurement did.
+pub(crate) fn deliver(mut report: Report, args: &ReportArgs) -> anyhow::Result<()> {
+    let failure = report.failure.take();
+    write_files(&report, args)?;
+    output::print(&report::to_text(&report))?;
+    failure.map_or(Ok(()), |failure| Err(failure.context("not everything was measured")))
+}
+
+fn write_files(report: &Report, args: &ReportArgs) -> anyhow::Result<()> {
     let write = |path: &Path, text: String| {
         std::fs::write(path, text).with_context(|| format!("the report cannot be written to {}", path.display()))
     };

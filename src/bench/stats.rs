@@ -2,10 +2,15 @@
 
 use super::random::Random;
 
-/// Samples drawn for an interval.
+/// Samples drawn for the interval of a ratio.
 const DRAWS: usize = 2000;
 
-/// A median with the interval in which it lies with a probability of 95 %.
+/// The fewest samples whose range holds the median with a probability of 95 %: that of `n` misses it when all lie on one
+/// side, which has the probability 2^(1-n).
+pub(crate) const LEAST_FOR_INTERVAL: usize = 6;
+
+/// A median with the interval in which it lies with a probability of at least 95 %; of fewer than [`LEAST_FOR_INTERVAL`]
+/// samples with their range, which promises less.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -33,17 +38,62 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
-/// Median and interval by the percentile bootstrap (Efron, 1979): the spread of the medians of samples that are drawn
-/// from `values` with replacement. Equal values give equal intervals, whenever they are computed.
+/// Median and interval by order statistics, which ask nothing of how the values are distributed; all NaN for none.
 pub(crate) fn spread(values: &[f64]) -> Spread {
-    let medians = resampled(values, 1);
-    interval(median(values), medians)
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = |idx: Option<usize>| idx.and_then(|idx| sorted.get(idx)).copied().unwrap_or(f64::NAN);
+    let outside = n_outside(sorted.len());
+    let high = sorted.len().checked_sub(1 + outside);
+    Spread { median: quantile_of_sorted(&sorted, 0.5), low: at(Some(outside)), high: at(high) }
 }
 
-/// Median and interval of the ratio `a / b` of two samples that were not taken in pairs.
+/// How many of `n` values in order lie outside of the interval on either side: the most with which it still holds the
+/// median with a probability of 95 %, from the binomial distribution with 1/2.
+fn n_outside(n: usize) -> usize {
+    // From here on the normal distribution is as good.
+    if n > 100 {
+        return ((n as f64 - 1.96 * (n as f64).sqrt()) / 2.0) as usize;
+    }
+    let mut probability = 0.5_f64.powi(n as i32);
+    let (mut sum, mut outside) = (probability, 0);
+    while outside < n {
+        // To the probability that one more lies below the median.
+        probability *= (n - outside) as f64 / (outside + 1) as f64;
+        sum += probability;
+        if 2.0 * sum > 0.05 {
+            break;
+        }
+        outside += 1;
+    }
+    outside
+}
+
+/// Ratio of the medians of two samples that were not taken in pairs, with its interval by the percentile bootstrap (Efron,
+/// 1979); where one of them is too small for that, from the smallest quotient to the largest. Equal values give equal
+/// intervals, whenever they are computed.
 pub(crate) fn ratio_spread(a: &[f64], b: &[f64]) -> Spread {
+    let middle = median(a) / median(b);
+    if a.len().min(b.len()) < LEAST_FOR_INTERVAL {
+        let (a, b) = (range(a), range(b));
+        return Spread { median: middle, low: a.0 / b.1, high: a.1 / b.0 };
+    }
     let ratios = resampled(a, 1).into_iter().zip(resampled(b, 2)).map(|(a, b)| a / b).collect();
-    interval(median(a) / median(b), ratios)
+    interval(middle, ratios)
+}
+
+/// Mean of the differences `a - b` of two samples that were taken in pairs, with its interval of 95 % (normal).
+pub(crate) fn difference_spread(a: &[f64], b: &[f64]) -> Spread {
+    let differences: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
+    let n = differences.len() as f64;
+    let mean = differences.iter().sum::<f64>() / n;
+    let variance = differences.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+    let error = 1.96 * (variance / n).sqrt();
+    Spread { median: mean, low: mean - error, high: mean + error }
+}
+
+fn range(values: &[f64]) -> (f64, f64) {
+    values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &value| (low.min(value), high.max(value)))
 }
 
 fn resampled(values: &[f64], seed: u64) -> Vec<f64> {
@@ -62,7 +112,7 @@ fn interval(median: f64, mut draws: Vec<f64>) -> Spread {
 
 #[cfg(test)]
 mod tests {
-    use super::{median, quantile, ratio_spread, spread};
+    use super::{difference_spread, median, n_outside, quantile, ratio_spread, spread};
 
     #[test]
     fn quantiles_lie_on_a_line_between_values() {
@@ -90,6 +140,27 @@ mod tests {
         assert!(many.high - many.low < few.high - few.low, "{few:?} {many:?}");
         assert_eq!(spread(&[2.0; 9]).low, 2.0);
         assert_eq!(spread(&sample(5)), few, "the same numbers again");
+    }
+
+    #[test]
+    fn an_interval_misses_the_median_in_five_of_a_hundred_at_most() {
+        // The ranks are those of the tables of the sign test.
+        for (n, outside) in [(1, 0), (5, 0), (6, 0), (8, 0), (9, 1), (12, 2), (20, 5), (50, 17), (100, 39), (101, 40)] {
+            assert_eq!(n_outside(n), outside, "{n}");
+        }
+        let sample: Vec<f64> = (1..=9).map(f64::from).collect();
+        assert_eq!((spread(&sample).low, spread(&sample).high), (2.0, 8.0));
+        let few = spread(&[3.0, 1.0, 2.0]);
+        assert_eq!((few.low, few.median, few.high), (1.0, 2.0, 3.0), "a range");
+        assert!(spread(&[]).low.is_nan() && spread(&[]).high.is_nan());
+    }
+
+    #[test]
+    fn pairs_are_compared_by_their_differences() {
+        let same = difference_spread(&[1.0, 0.0, 1.0], &[1.0, 0.0, 1.0]);
+        assert_eq!((same.low, same.median, same.high), (0.0, 0.0, 0.0));
+        let worse = difference_spread(&[0.0, 0.0, 0.0, 1.0], &[1.0, 0.0, 1.0, 1.0]);
+        assert!((worse.median + 0.5).abs() < 1e-12 && worse.low < -1.0 && worse.high > 0.0, "{worse:?}");
     }
 
     #[test]

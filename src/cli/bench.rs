@@ -47,6 +47,15 @@ pub(crate) enum Attention {
     Off,
 }
 
+/// Whose operations compute on the processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Operations {
+    /// Our own where there are any, else ggml's
+    Ours,
+    /// ggml's
+    Ggml,
+}
+
 impl From<Attention> for FlashAttention {
     fn from(attention: Attention) -> Self {
         match attention {
@@ -101,8 +110,8 @@ pub(crate) struct OfflineArgs {
     /// A recording for models that write down what they hear; its beginning is used
     #[arg(long, value_name = "FILE")]
     pub(crate) audio: Option<PathBuf>,
-    /// Runs of each case, behind one that is not counted
-    #[arg(long, value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    /// Runs of each case, behind one that is not counted; fewer than 6 have a range instead of an interval of 95 %
+    #[arg(long, value_name = "COUNT", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repeats: u32,
     /// Equal seeds give equal tokens
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
@@ -116,9 +125,9 @@ pub(crate) struct OfflineArgs {
     /// Prompts repeat a few words over and over, so that the answer is likely to copy them
     #[arg(long)]
     pub(crate) repetitive: bool,
-    /// Leave every operation on the processor to ggml, to see what our own are worth
-    #[arg(long)]
-    pub(crate) ggml_operations: bool,
+    /// Who computes on the processor: our own operations, or ggml's alone [default: what this process does anyway]
+    #[arg(long, value_name = "WHOSE")]
+    pub(crate) operations: Option<Operations>,
     /// End after so many seconds and keep what is done
     #[arg(long, value_name = "SECONDS")]
     pub(crate) max_seconds: Option<u64>,
@@ -164,8 +173,8 @@ pub(crate) struct ServeArgs {
     /// Requests (or conversations) of a block [default: the scenario's rounds for each client]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) requests: Option<u32>,
-    /// Blocks of requests for each case; with --vs, for each server
-    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    /// Blocks of requests for each case; with --vs, for each server; fewer than 6 have a range instead of an interval of 95 %
+    #[arg(long, value_name = "COUNT", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) blocks: u32,
     /// End after so many seconds and keep what is done
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]

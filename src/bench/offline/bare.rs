@@ -5,6 +5,9 @@ use std::time::Instant;
 use ingle::sampling::{Sampler, SamplingParams};
 use ingle::{BatchToken, Decoder, LoadOptions, TokenId};
 
+use crate::bench::stop::End;
+use crate::cli::Operations;
+
 /// A second context of the same model.
 pub(in crate::bench) struct Bare {
     decoder: Box<dyn Decoder>,
@@ -22,8 +25,13 @@ impl Bare {
         anyhow::bail!("--bare needs a program with the backend llama")
     }
 
-    /// Tokens a second of all sequences together, over `n_steps` steps behind the prompts.
-    pub(super) fn decode(&mut self, prompts: &[Vec<TokenId>], n_steps: usize) -> anyhow::Result<f64> {
+    /// Tokens a second of all sequences together, over `n_steps` steps behind the prompts; `None` when it is time to end.
+    pub(super) fn decode(
+        &mut self,
+        prompts: &[Vec<TokenId>],
+        n_steps: usize,
+        end: &End,
+    ) -> anyhow::Result<Option<f64>> {
         let limits = self.decoder.limits().clone();
         let mut sampler = Sampler::new(SamplingParams::greedy(), limits.n_vocab, 0)?;
         let mut next = Vec::with_capacity(prompts.len());
@@ -34,6 +42,9 @@ impl Bare {
                 .collect();
             let mut last = 0;
             for piece in entries.chunks(limits.n_batch) {
+                if end.is_over() {
+                    return Ok(None);
+                }
                 self.decoder.decode(piece)?;
                 last = piece.len() - 1;
             }
@@ -42,6 +53,9 @@ impl Bare {
         let begun = Instant::now();
         let mut batch = Vec::with_capacity(prompts.len());
         for step in 0..n_steps {
+            if end.is_over() {
+                return Ok(None);
+            }
             batch.clear();
             batch.extend((0..).zip(prompts).zip(&next).map(|((seq, prompt), &token)| BatchToken {
                 token,
@@ -56,17 +70,22 @@ impl Bare {
         }
         let rate = (n_steps * prompts.len()) as f64 / begun.elapsed().as_secs_f64();
         (0..).zip(prompts).for_each(|(seq, _)| self.decoder.clear(seq));
-        Ok(rate)
+        Ok(Some(rate))
     }
 }
 
-/// Switches our own operations off, for the whole process and before a model is loaded.
-pub(super) fn leave_to_ggml() -> anyhow::Result<()> {
+/// Chooses who computes on the processor, for the whole process and before a model is loaded.
+pub(super) fn use_operations(operations: Operations) -> anyhow::Result<()> {
     #[cfg(all(feature = "llama", not(feature = "plugins")))]
     {
-        ingle_llama::use_own_operations(false);
+        // The environment has its say when llama.cpp is initialised; this choice comes behind it.
+        ingle_llama::initialise_with(&Vec::new);
+        ingle_llama::use_own_operations(operations == Operations::Ours);
         Ok(())
     }
     #[cfg(not(all(feature = "llama", not(feature = "plugins"))))]
-    anyhow::bail!("this program has no operations of its own: with plug-ins all are ggml's")
+    match operations {
+        Operations::Ggml => Ok(()),
+        Operations::Ours => anyhow::bail!("this program has no operations of its own: with plug-ins all are ggml's"),
+    }
 }

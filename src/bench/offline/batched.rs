@@ -19,7 +19,8 @@ use crate::bench::stats;
 pub(super) const METHOD: &str = "Vectors and scores: random tokens; `parallel` texts of `prompt` tokens, special ones \
     included, are one call. Transcripts: the beginning of the recording, at most one window, as often as `parallel` says in \
     one call. Speech: a sentence of `prompt` words. A run is calls one after the other for at least half a second; one run \
-    before the others is not counted. ± is half of the 95 % interval of the median.";
+    before the others is not counted. ± is half of the 95 % interval of the median; of fewer than 6 runs half of their \
+    range.";
 
 /// A run goes on for so long, so that quick models are timed well.
 const LEAST: Duration = Duration::from_millis(500);
@@ -41,9 +42,11 @@ struct Work<'a> {
     unit: &'static str,
     /// Tokens of a request; nothing where they are not counted.
     n_tokens: Option<usize>,
-    /// Runs one call with random content; seconds of sound in or out.
-    call: Box<dyn FnMut(&mut Random) -> anyhow::Result<f64> + 'a>,
+    /// Runs one call with random content; seconds of sound in or out, or `None` when it is time to end.
+    call: Box<Call<'a>>,
 }
+
+type Call<'a> = dyn FnMut(&Bench<'_>, &mut Random) -> anyhow::Result<Option<f64>> + 'a;
 
 /// Runs one case as often as asked for and adds its figures to the row; `false` when not even one run was finished.
 pub(super) fn measure(bench: &mut Bench<'_>, loaded: &Loaded, case: &Case, row: &mut Row) -> anyhow::Result<bool> {
@@ -55,7 +58,10 @@ pub(super) fn measure(bench: &mut Bench<'_>, loaded: &Loaded, case: &Case, row: 
         }
         bench.progress.on(&format!("{} {} of {}", case.parallel, work.unit, case.prompt));
         let mut random = Random::new(seed_of(&[bench.args.seed, case.prompt as u64, u64::from(idx)]));
-        let sample = run(&mut work, case, &mut random)?;
+        let Some(sample) = run(bench, &mut work, case, &mut random)? else {
+            bench.is_cut = true;
+            break;
+        };
         let rate = number(sample.n_done as f64 / sample.secs);
         let name = &loaded.options.name;
         bench.progress.done(&format!("{name} {} x {}: {rate} {}/s", case.parallel, case.prompt, work.unit));
@@ -73,17 +79,18 @@ fn work<'a>(engine: &'a Engine, name: &str, case: &Case, audio: Option<&Path>) -
     if let Some(model) = &engine.embed {
         let encoder = &*model.encoder;
         let n_tokens = sequence(encoder, n_prompt, &mut Random::new(0))?.tokens.len();
-        let call =
-            move |random: &mut Random| ask(&model.thread, sequences(encoder, (n_calls, n_prompt), random)?, |_| 0.0);
+        let call = move |bench: &Bench<'_>, random: &mut Random| {
+            ask(bench, &model.thread, sequences(encoder, (n_calls, n_prompt), random)?, |_| 0.0)
+        };
         return Ok(Work { unit: "texts", n_tokens: Some(n_tokens), call: Box::new(call) });
     }
     if let Some(model) = &engine.rerank {
         let encoder = &*model.encoder;
         let n_tokens = sequence(encoder, n_prompt, &mut Random::new(0))?.tokens.len();
-        let call = move |random: &mut Random| {
+        let call = move |bench: &Bench<'_>, random: &mut Random| {
             let mut pairs = sequences(encoder, (n_calls, n_prompt), random)?;
             pairs.iter_mut().for_each(|pair| pair.second_from = pair.tokens.len() / 2);
-            ask(&model.thread, pairs, |_| 0.0)
+            ask(bench, &model.thread, pairs, |_| 0.0)
         };
         return Ok(Work { unit: "pairs", n_tokens: Some(n_tokens), call: Box::new(call) });
     }
@@ -91,36 +98,39 @@ fn work<'a>(engine: &'a Engine, name: &str, case: &Case, audio: Option<&Path>) -
         let Some(file) = audio else { bail!("give a recording with --audio FILE: {name} writes down what it hears") };
         let samples: Arc<[f32]> = beginning(file, model.info.window_len)?.into();
         let secs = n_calls as f64 * samples.len() as f64 / ingle::HEARING_RATE as f64;
-        let call = move |_: &mut Random| {
+        let call = move |bench: &Bench<'_>, _: &mut Random| {
             let window = HearingWindow {
                 samples: Arc::clone(&samples),
                 prompt: String::new(),
                 previous: Vec::new(),
                 options: Arc::default(),
             };
-            ask(&model.thread, vec![window; n_calls], |_| 0.0).map(|_| secs)
+            let done = ask(bench, &model.thread, vec![window; n_calls], |_| 0.0)?;
+            Ok(done.map(|_| secs))
         };
         return Ok(Work { unit: "windows", n_tokens: None, call: Box::new(call) });
     }
     if let Some(model) = &engine.speak {
         let rate = f64::from(model.info.sample_rate);
-        let call = move |random: &mut Random| {
+        let call = move |bench: &Bench<'_>, random: &mut Random| {
             let text = |random: &mut Random| SpokenText { text: random.words(n_prompt), speaker: None, speed: 1.0 };
             let sentences = (0..n_calls).map(|_| text(random)).collect();
-            ask(&model.thread, sentences, |sound: &Vec<f32>| sound.len() as f64 / rate)
+            ask(bench, &model.thread, sentences, |sound: &Vec<f32>| sound.len() as f64 / rate)
         };
         return Ok(Work { unit: "sentences", n_tokens: None, call: Box::new(call) });
     }
     bail!("this program has no measurement for what the model {name:?} does")
 }
 
-/// One call; the sum of `secs` over its responses.
+/// One call; the sum of `secs` over its responses, or `None` when it is time to end.
 fn ask<Q: Cost + Send + 'static, R: Send + 'static>(
+    bench: &Bench<'_>,
     thread: &BatchThread<Q, R>,
     requests: Vec<Q>,
     secs: impl Fn(&R) -> f64,
-) -> anyhow::Result<f64> {
-    Ok(thread.submit(requests, None)?.wait()?.responses.iter().map(secs).sum())
+) -> anyhow::Result<Option<f64>> {
+    let answered = bench.wait(thread.submit(requests, None)?).transpose()?;
+    Ok(answered.map(|answered| answered.responses.iter().map(secs).sum()))
 }
 
 fn sequences(
@@ -164,19 +174,21 @@ fn beginning(file: &Path, n_samples: usize) -> anyhow::Result<Vec<f32>> {
     Ok(samples)
 }
 
-fn run(work: &mut Work<'_>, case: &Case, random: &mut Random) -> anyhow::Result<Sample> {
+/// One run; `None` when it is time to end.
+fn run(bench: &Bench<'_>, work: &mut Work<'_>, case: &Case, random: &mut Random) -> anyhow::Result<Option<Sample>> {
     let meter = EnergyMeter::start();
     let mut sample = Sample { n_done: 0, sound_secs: 0.0, secs: 0.0, call_ms: Vec::new(), joules: None };
     let begun = Instant::now();
     while begun.elapsed() < LEAST {
         let called = Instant::now();
-        sample.sound_secs += (work.call)(random)?;
+        let Some(sound_secs) = (work.call)(bench, random)? else { return Ok(None) };
+        sample.sound_secs += sound_secs;
         sample.call_ms.push(1e3 * called.elapsed().as_secs_f64());
         sample.n_done += case.parallel;
     }
     sample.secs = begun.elapsed().as_secs_f64();
     sample.joules = meter.map(|meter| meter.joules());
-    Ok(sample)
+    Ok(Some(sample))
 }
 
 fn figures(work: &Work<'_>, samples: &[Sample], row: &mut Row) {

@@ -10,7 +10,7 @@ mod text;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use ingle::hardware::EnergyMeter;
 use ingle::{CacheType, Engine};
 use serde_json::{Value, json};
@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 use super::memory;
 use super::progress::Progress;
 use super::report::{Better, Metric, Report, Row};
-use super::stop::Stop;
-use crate::cli::{Attention, OfflineArgs};
+use super::stop::{End, Stop};
+use crate::cli::{Attention, OfflineArgs, Operations};
 use load::Loaded;
 pub(in crate::bench) use load::Source;
 
@@ -52,8 +52,9 @@ impl Case {
 /// What a measurement may use beside the model.
 pub(super) struct Bench<'a> {
     args: &'a OfflineArgs,
-    stop: Stop,
-    deadline: Option<Instant>,
+    end: End,
+    /// Waits for the engine and for the end at the same time.
+    executor: tokio::runtime::Runtime,
     progress: Progress,
     /// Something that was asked for was left out.
     is_cut: bool,
@@ -64,13 +65,13 @@ pub(super) struct Bench<'a> {
 impl Bench<'_> {
     /// Is it time to end, although there is more to do?
     fn cuts(&mut self) -> bool {
-        self.is_cut |= self.is_over();
+        self.is_cut |= self.end.is_over();
         self.is_cut
     }
 
-    /// Is it time to end?
-    fn is_over(&self) -> bool {
-        self.stop.is_requested() || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    /// What `work` gives; `None` when it is time to end before.
+    fn wait<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        self.executor.block_on(self.end.unless_over(work))
     }
 
     /// How fast `n_threads` read from memory; measured once.
@@ -90,14 +91,18 @@ pub(crate) fn run(args: &OfflineArgs) -> anyhow::Result<Report> {
     let sources = args.models.iter().map(|model| Source::find(model, args)).collect::<anyhow::Result<Vec<_>>>()?;
     let n_parts = sources.len() * loads.len() * cases.len() * (args.repeats as usize + 1);
     let mut report = Report::new("offline");
-    if args.ggml_operations {
-        bare::leave_to_ggml()?;
-        report.notes.push("every operation was left to ggml".to_owned());
+    if let Some(operations) = args.operations {
+        bare::use_operations(operations)?;
+        report.notes.push(match operations {
+            Operations::Ours => "our own operations computed what they can; ggml's the rest".to_owned(),
+            Operations::Ggml => "every operation was left to ggml".to_owned(),
+        });
     }
+    let deadline = args.max_seconds.map(|secs| Instant::now() + Duration::from_secs(secs));
     let mut bench = Bench {
         args,
-        stop: Stop::on_interrupt()?,
-        deadline: args.max_seconds.map(|secs| Instant::now() + Duration::from_secs(secs)),
+        end: End { stop: Stop::on_interrupt()?, deadline },
+        executor: tokio::runtime::Builder::new_current_thread().enable_time().build()?,
         progress: Progress::new(n_parts),
         is_cut: false,
         bandwidths: Vec::new(),
@@ -108,18 +113,18 @@ pub(crate) fn run(args: &OfflineArgs) -> anyhow::Result<Report> {
             if bench.cuts() {
                 break;
             }
-            measure_load(&mut bench, &mut report, source, (*load, &cases))?;
+            if let Err(error) = measure_load(&mut bench, &mut report, source, (*load, &cases)) {
+                report.fail(&source.name, error);
+            }
         }
     }
-    report.is_complete = !bench.is_cut;
+    report.is_complete &= !bench.is_cut;
     bench.bandwidths.iter().for_each(|(n_threads, bytes)| {
         let rate = bytes / 1e9;
         report.notes.push(format!("main memory is read at {rate:.1} GB/s by {n_threads} threads"));
     });
-    if report.rows.is_empty() {
-        bail!("nothing was measured: {}", report.notes.join("; "));
-    }
-    Ok(report)
+    let nothing = format!("nothing was measured: {}", report.notes.join("; "));
+    report.checked(&nothing)
 }
 
 fn measure_load(
@@ -145,8 +150,14 @@ fn measure_load(
         }
         let mut row = Row::new(labels(source, &load, (case, is_text)));
         row.metrics.extend(Metric::new("load", "s", Better::Lower, vec![loaded.secs]).map(Metric::in_files));
-        if !measure(bench, (&loaded, bare.as_mut()), case, &mut row)? {
-            break;
+        match measure(bench, (&loaded, bare.as_mut()), case, &mut row) {
+            Ok(true) => {}
+            Ok(false) => break,
+            // The next case may be one that the model can do.
+            Err(error) => {
+                report.fail(&row.label(&row.case.keys().cloned().collect::<Vec<_>>()), error);
+                continue;
+            }
         }
         let peak = memory::peak_bytes().map(|bytes| bytes as f64 / f64::from(1 << 20));
         row.metrics.extend(Metric::new("peak memory", "MiB", Better::Lower, peak.into_iter().collect()));
@@ -240,7 +251,7 @@ mod tests {
     use clap::Parser;
 
     use super::{cases, load_cases};
-    use crate::cli::OfflineArgs;
+    use crate::cli::{OfflineArgs, Operations};
 
     #[derive(Debug, Parser)]
     struct Arguments {
@@ -260,8 +271,23 @@ mod tests {
     }
 
     #[test]
+    fn operations_are_those_of_the_process_unless_chosen() {
+        let operations = |line: &str| Arguments::parse_from(line.split_whitespace()).offline.operations;
+        assert_eq!(operations("x m"), None);
+        assert_eq!(operations("x m --operations ours"), Some(Operations::Ours));
+        assert_eq!(operations("x m --operations ggml"), Some(Operations::Ggml));
+    }
+
+    #[test]
     fn nonsense_is_refused() {
-        for line in ["x", "x m --parallel 0", "x m --prompt 0", "x m --cache-type-k f8", "x m --repeats 0"] {
+        for line in [
+            "x",
+            "x m --operations theirs",
+            "x m --parallel 0",
+            "x m --prompt 0",
+            "x m --cache-type-k f8",
+            "x m --repeats 0",
+        ] {
             assert!(Arguments::try_parse_from(line.split_whitespace()).is_err(), "{line}");
         }
     }

@@ -19,7 +19,7 @@ use crate::bench::stats;
 pub(super) const METHOD: &str = "Prompts are random tokens, different in each run, and the end of the text is ignored. \
     prefill: prompt tokens computed over the time from the first request to the last first token. decode: the same \
     prompts, now cached, are continued; tokens over the time in which every sequence is generating. One run before the \
-    others is not counted. ± is half of the 95 % interval of the median.";
+    others is not counted. ± is half of the 95 % interval of the median; of fewer than 6 runs half of their range.";
 
 /// Finished prefixes of the run before leave the cache within this time, if they leave at all.
 const SETTLES: Duration = Duration::from_millis(300);
@@ -128,7 +128,12 @@ fn run(
     sample.guessed = (n_guesses > 0).then(|| 100.0 * n_right as f64 / n_guesses as f64);
     let gaps = answered.iter().flat_map(|arrivals| arrivals.windows(2).map(|pair| pair[1] - pair[0]));
     sample.gaps_ms = gaps.map(|gap| 1e3 * gap.as_secs_f64()).collect();
-    sample.bare = bare.map(|bare| bare.decode(&prompts, case.answer)).transpose()?;
+    if let Some(bare) = bare {
+        sample.bare = bare.decode(&prompts, case.answer, &bench.end)?;
+        if sample.bare.is_none() {
+            return Ok(None);
+        }
+    }
     Ok(Some(sample))
 }
 
@@ -185,16 +190,16 @@ fn answers(
     let mut arrivals: Vec<Vec<Instant>> = vec![Vec::with_capacity(max_tokens); generations.len()];
     let streams = generations.into_iter().enumerate().map(|(idx, stream)| stream.map(move |event| (idx, event)));
     let mut events = select_all(streams);
-    while let Some((idx, event)) = futures_executor::block_on(events.next()) {
-        if let GenerationEvent::Piece(piece) = event? {
-            let now = Instant::now();
-            arrivals[idx].extend(piece.tokens.iter().map(|_| now));
+    let reading = async {
+        while let Some((idx, event)) = events.next().await {
+            if let GenerationEvent::Piece(piece) = event? {
+                let now = Instant::now();
+                arrivals[idx].extend(piece.tokens.iter().map(|_| now));
+            }
         }
-        if bench.is_over() {
-            return Ok(None);
-        }
-    }
-    Ok(Some(arrivals))
+        anyhow::Ok(arrivals)
+    };
+    bench.wait(reading).transpose()
 }
 
 /// Tokens a second while every sequence is generating.

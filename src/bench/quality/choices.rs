@@ -86,10 +86,16 @@ fn scores(scorer: &mut Scorer, question: &Question) -> anyhow::Result<Vec<f64>> 
     let text = |choice: &String| format!("{} {choice}", question.question);
     let tokens = question.choices.iter().map(|choice| scorer.tokenize(&text(choice))).collect::<Result<Vec<_>, _>>()?;
     let context = scorer.tokenize(&question.question)?;
-    // A choice begins where its tokens leave the question's own: its first one may hold the blank in front.
-    let from =
-        |tokens: &[u32]| context.iter().zip(tokens).take_while(|(a, b)| a == b).count().clamp(1, tokens.len() - 1);
-    let begun = tokens.iter().map(|tokens| from(tokens)).min().unwrap_or(1);
+    for (tokens, choice) in tokens.iter().zip(&question.choices) {
+        if first_scored(&context, tokens).is_none() {
+            bail!(
+                "the question {:?} and its choice {choice:?} are one token together, so nothing stands in front of what \
+                 is scored; give the question some words",
+                question.question
+            );
+        }
+    }
+    let begun = tokens.iter().filter_map(|tokens| first_scored(&context, tokens)).min().unwrap_or(1);
     scorer.start(&tokens[0][..begun - 1])?;
     let mut scores = Vec::with_capacity(tokens.len());
     for tokens in &tokens {
@@ -100,11 +106,19 @@ fn scores(scorer: &mut Scorer, question: &Question) -> anyhow::Result<Vec<f64>> 
     Ok(scores)
 }
 
+/// The first token of a choice: where `tokens` leave those of the question, since it may hold the blank in front; the last
+/// one at least, and never the first, which nothing predicts. `None` when there is no such token.
+fn first_scored(question: &[u32], tokens: &[u32]) -> Option<usize> {
+    let last = tokens.len().checked_sub(1).filter(|&last| last > 0)?;
+    let n_common = question.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+    Some(n_common.clamp(1, last))
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
-    use super::{largest, parse};
+    use super::{first_scored, largest, parse};
 
     #[test]
     fn faults_are_told_with_their_line() {
@@ -122,6 +136,21 @@ mod tests {
             assert!(error.contains(named) && error.contains("line 2"), "{error}");
         }
         assert!(parse("", Path::new("f")).is_err());
+    }
+
+    #[test]
+    fn a_choice_begins_behind_its_question() {
+        let cases: [(&[u32], &[u32], Option<usize>); 6] = [
+            (&[1, 2], &[1, 2, 3, 4], Some(2)),
+            (&[1, 2], &[1, 7, 3], Some(1)),
+            (&[1, 2], &[9, 2, 3], Some(1)),
+            (&[1, 2, 3], &[1, 2, 3], Some(2)),
+            (&[], &[5], None),
+            (&[1], &[], None),
+        ];
+        for (question, tokens, expected) in cases {
+            assert_eq!(first_scored(question, tokens), expected, "{question:?} {tokens:?}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod tests;
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use ingle::LoadOptions;
 
 use super::offline::Source;
@@ -30,34 +30,56 @@ pub(crate) fn run(args: &QualityArgs) -> anyhow::Result<Report> {
     let questions = args.choices.as_deref().map(|path| choices::parse(&read(path)?, path)).transpose()?;
     let stop = Stop::on_interrupt()?;
     let mut report = Report::new("quality");
+    let material = Material { args, text, questions, stop: stop.clone() };
     for model in &args.models {
         if stop.is_requested() {
             break;
         }
+        if let Err(error) = material.score(&mut report, model) {
+            report.fail(model, error);
+        }
+    }
+    report.is_complete &= !stop.is_requested();
+    report.notes.push(METHOD.to_owned());
+    report.checked("nothing was scored before the end")
+}
+
+/// What models are judged by.
+struct Material<'a> {
+    args: &'a QualityArgs,
+    text: Option<String>,
+    questions: Option<Vec<choices::Question>>,
+    stop: Stop,
+}
+
+impl Material<'_> {
+    /// Adds the row of a model; what was scored before an error stays.
+    fn score(&self, report: &mut Report, model: &str) -> anyhow::Result<()> {
+        let args = self.args;
         let source = Source::open(model, &args.folder)?;
         report.subjects.push(source.subject()?);
         let mut row = Row::new([("model", serde_json::json!(source.name))]);
-        let most = questions.iter().flatten().map(choices::Question::most_bytes).max().unwrap_or(0);
+        let most = self.questions.iter().flatten().map(choices::Question::most_bytes).max().unwrap_or(0);
         let options = options(args, &source.options, most);
         let mut scorer = Scorer::open(&options).with_context(|| format!("model {model} cannot be loaded"))?;
-        if let Some(text) = &text {
-            let plan = perplexity::Plan { n_context: args.context as usize, n_pieces: args.pieces.map(|n| n as usize) };
-            let found = perplexity::measure(&mut scorer, text, plan, &stop)?;
-            row.metrics.extend(found.metrics());
-        }
-        if let Some(questions) = &questions {
-            row.metrics.extend(choices::measure(&mut scorer, questions, &stop)?);
-        }
+        let outcome = self.metrics(&mut scorer, &mut row);
         if !row.metrics.is_empty() {
             report.rows.push(row);
         }
+        outcome
     }
-    report.is_complete = !stop.is_requested();
-    report.notes.push(METHOD.to_owned());
-    if report.rows.is_empty() {
-        bail!("nothing was scored before the end");
+
+    fn metrics(&self, scorer: &mut Scorer, row: &mut Row) -> anyhow::Result<()> {
+        if let Some(text) = &self.text {
+            let n_pieces = self.args.pieces.map(|n| n as usize);
+            let plan = perplexity::Plan { n_context: self.args.context as usize, n_pieces };
+            row.metrics.extend(perplexity::measure(scorer, text, plan, &self.stop)?.metrics());
+        }
+        if let Some(questions) = &self.questions {
+            row.metrics.extend(choices::measure(scorer, questions, &self.stop)?);
+        }
+        Ok(())
     }
-    Ok(report)
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {

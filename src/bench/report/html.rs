@@ -39,7 +39,7 @@ pub(crate) fn to_html(report: &Report) -> String {
         let _ = write!(page, "<p>{}</p>", escape(note));
     }
     if !report.is_complete {
-        page.push_str("<p><strong>Stopped before the end.</strong></p>");
+        page.push_str("<p><strong>Not complete: only what was done before the end or a failure is here.</strong></p>");
     }
     page.push_str("</html>\n");
     page
@@ -62,7 +62,9 @@ fn concurrency(report: &Report, page: &mut String) {
         for (name, unit) in report.figures(|metric| metric.unit == "tok/s" || metric.unit == "items/s") {
             let mut lines: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
             for row in &report.rows {
-                let point = row.case.get(axis).and_then(serde_json::Value::as_f64).zip(row.metric(&name));
+                // Ratios have the names of what they compare, but another unit.
+                let metric = row.metric(&name).filter(|metric| metric.unit == unit);
+                let point = row.case.get(axis).and_then(serde_json::Value::as_f64).zip(metric);
                 if let Some((x, metric)) = point {
                     lines.entry(row.label(&others)).or_default().push((x, metric.median));
                 }

@@ -29,7 +29,7 @@ pub(crate) fn to_markdown(report: &Report) -> String {
         let _ = writeln!(text, "\n{note}");
     }
     if !report.is_complete {
-        text.push_str("\nStopped before the end: only what was done by then is here.\n");
+        text.push_str("\nNot complete: only what was done before the end or a failure is here.\n");
     }
     text
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::stats::{self, Spread};
+use crate::output;
 
 pub(crate) use csv_file::to_csv;
 pub(crate) use host::Host;
@@ -24,7 +25,7 @@ pub(crate) use terminal::to_text;
 pub(crate) const FORMAT: u32 = 1;
 
 /// One run of `ingle bench`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) format: u32,
     /// `offline`, `serve` or `quality`.
@@ -41,8 +42,11 @@ pub(crate) struct Report {
     pub(crate) rows: Vec<Row>,
     /// What a reader should know.
     pub(crate) notes: Vec<String>,
-    /// False when the run was stopped before its end.
+    /// False when the run was stopped before its end, or a part of it failed.
     pub(crate) is_complete: bool,
+    /// The first failure: the report is delivered all the same, and the program ends with it.
+    #[serde(skip)]
+    pub(crate) failure: Option<anyhow::Error>,
 }
 
 /// A model or a server.
@@ -90,7 +94,7 @@ pub(crate) struct Metric {
     pub(crate) unit: String,
     pub(crate) better: Better,
     pub(crate) shown: Shown,
-    /// The middle of the samples; `low` and `high` bound it with a probability of 95 %.
+    /// The middle of the samples; `low` and `high` bound it with a probability of 95 %, or are the range of few samples.
     pub(crate) median: f64,
     pub(crate) low: f64,
     pub(crate) high: f64,
@@ -182,6 +186,23 @@ impl Report {
             rows: Vec::new(),
             notes: Vec::new(),
             is_complete: true,
+            failure: None,
+        }
+    }
+
+    /// Notes that `what` could not be measured; what was measured before stays.
+    pub(crate) fn fail(&mut self, what: &str, error: anyhow::Error) {
+        self.is_complete = false;
+        self.notes.push(format!("{what} was not measured: {}", output::sentence(&error)));
+        self.failure.get_or_insert(error);
+    }
+
+    /// The report; the first failure, or `nothing`, when not a single case was measured.
+    pub(crate) fn checked(mut self, nothing: &str) -> anyhow::Result<Self> {
+        match self.failure.take_if(|_| self.rows.is_empty()) {
+            Some(failure) => Err(failure),
+            None if self.rows.is_empty() => Err(anyhow::anyhow!("{nothing}")),
+            None => Ok(self),
         }
     }
 

@@ -21,7 +21,7 @@ pub(crate) fn to_text(report: &Report) -> String {
         let _ = write!(text, "\n{note}\n");
     }
     if !report.is_complete {
-        text.push_str("\nstopped before the end: only what was done by then is here\n");
+        text.push_str("\nnot complete: only what was done before the end or a failure is here\n");
     }
     text
 }

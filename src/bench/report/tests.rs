@@ -53,6 +53,32 @@ fn html_has_the_plots_and_no_foreign_parts() {
 }
 
 #[test]
+fn ratios_are_in_no_plot_of_rates() {
+    let mut report = report();
+    let mut ratios = Row::new([("clients", json!(8)), ("server", json!("A / B"))]);
+    ratios.metrics.extend(Metric::new("decode", "", Better::Higher, vec![1.5, 1.6]));
+    report.rows.push(ratios);
+    let page = to_html(&report);
+    let plot = &page[page.find("decode against clients").unwrap()..page.find("Distribution of").unwrap()];
+    assert!(plot.contains("<polyline") && !plot.contains("A / B"), "{plot}");
+    assert!(page.contains("<th>A / B</th>"), "the table has them");
+}
+
+#[test]
+fn a_failure_keeps_what_was_measured() {
+    let mut half = report();
+    half.fail("case 3", anyhow::anyhow!("the model is gone"));
+    half.fail("case 4", anyhow::anyhow!("the model is still gone"));
+    let half = half.checked("nothing").unwrap();
+    assert_eq!((half.rows.len(), half.is_complete), (2, false));
+    assert!(to_text(&half).contains("case 3 was not measured: the model is gone"));
+    assert_eq!(half.failure.as_ref().unwrap().to_string(), "the model is gone");
+    let mut none = Report { rows: Vec::new(), ..half };
+    assert_eq!(none.failure.take().unwrap().to_string(), "the model is gone");
+    assert_eq!(none.checked("nothing").unwrap_err().to_string(), "nothing");
+}
+
+#[test]
 fn a_figure_without_a_number_is_left_out() {
     assert!(Metric::new("x", "", Better::Lower, vec![f64::NAN]).is_none());
     assert_eq!(Metric::new("x", "", Better::Lower, vec![f64::INFINITY, 2.0]).unwrap().text(), "2.000");

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use super::scenario::{Part, Scenario, Talk};
+use serde_json::{Map, Value};
+
+use super::scenario::{Api, Part, Scenario, Talk};
 use super::slo::Slo;
-use super::target::{Outcome, Target};
+use super::target::{Failure, Outcome, Target};
 use crate::bench::random::{Random, seed_of};
 use crate::bench::report::{Better, Curve, Metric, Row};
 use crate::bench::stats::quantile;
-use crate::bench::stop::Stop;
+use crate::bench::stop::End;
 
 /// How requests come.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,8 +33,7 @@ pub(super) struct Plan {
     pub(super) ignore_eos: bool,
     pub(super) timeout: Duration,
     pub(super) slo: Option<Slo>,
-    pub(super) stop: Stop,
-    pub(super) deadline: Instant,
+    pub(super) end: End,
 }
 
 /// What a block gave.
@@ -43,8 +44,12 @@ pub(super) struct Block {
 }
 
 impl Plan {
-    fn is_over(&self) -> bool {
-        self.stop.is_requested() || Instant::now() >= self.deadline
+    /// Sends a request and reads the answer; `None` when it is time to end before.
+    async fn ask(&self, target: &Target, api: Api, body: &Map<String, Value>) -> Option<(Outcome, String)> {
+        let answer = self.end.unless_over(target.ask(api, body, self.end.left(self.timeout))).await?;
+        // The deadline is a limit of the request, too: what it cut off is no failure of the server.
+        let is_cut = answer.0.failure.is_some() && self.end.is_over();
+        (!is_cut).then_some(answer)
     }
 
     /// Sends one small request of each kind, so that models are loaded and grammars known; and the shared beginnings that
@@ -53,9 +58,9 @@ impl Plan {
         for (idx, part) in self.scenario.parts.iter().enumerate() {
             let own = Random::new(seed_of(&[seed, 7_000_000 + idx as u64]));
             let body = Talk::new(part, own, Random::new(seed_of(&[seed, 8_000_000]))).warming_body(&target.model);
-            let (outcome, _) = target.ask(part.api, &body, self.timeout).await;
+            let Some((outcome, _)) = self.ask(target, part.api, &body).await else { return Ok(()) };
             // One token may be a part of a character, or of a call: an empty answer is one.
-            if let Some(failure) = outcome.failure.filter(|failure| failure != "empty answer") {
+            if let Some(failure) = outcome.failure.filter(|failure| !failure.is_empty_answer()) {
                 anyhow::bail!("{} does not answer a first request: {failure}", target.url);
             }
         }
@@ -67,51 +72,50 @@ impl Plan {
             let own = Random::new(seed_of(&[seed, 9_000_000]));
             let body = Talk::new(part, own, shared(seed)).warming_body(&target.model);
             // A failure here is one of the block, too, and counted there.
-            target.ask(part.api, &body, self.timeout).await;
+            self.ask(target, part.api, &body).await;
         }
     }
 
-    /// Runs a block; with the same seed it asks for the same.
-    pub(super) async fn run(&self, target: &Target, seed: u64) -> anyhow::Result<Block> {
+    /// Runs a block; with the same seed it asks for the same. `None` when it is time to end before its last answer.
+    pub(super) async fn run(&self, target: &Target, seed: u64) -> anyhow::Result<Option<Block>> {
         self.warm(target, seed).await;
         let begun = Instant::now();
         let outcomes = match self.load {
             Load::Closed(n_clients) => self.closed(target, seed, n_clients).await?,
             Load::Open(rate) => self.open(target, seed, rate).await?,
         };
+        let Some(outcomes) = outcomes.filter(|outcomes| !outcomes.is_empty()) else { return Ok(None) };
         let ended = outcomes.iter().map(|outcome| outcome.ended).max().unwrap_or(begun);
-        Ok(Block { outcomes, secs: (ended - begun).as_secs_f64() })
+        Ok(Some(Block { outcomes, secs: (ended - begun).as_secs_f64() }))
     }
 
-    async fn closed(&self, target: &Target, seed: u64, n_clients: u32) -> anyhow::Result<Vec<Outcome>> {
+    async fn closed(&self, target: &Target, seed: u64, n_clients: u32) -> anyhow::Result<Option<Vec<Outcome>>> {
         let next = Arc::new(AtomicU32::new(0));
         let clients: Vec<_> = (0..n_clients.min(self.n_requests))
             .map(|_| {
                 let (plan, target, next) = (self.clone(), target.clone(), Arc::clone(&next));
                 tokio::spawn(async move {
                     let mut outcomes = Vec::new();
-                    while !plan.is_over() {
+                    loop {
                         let idx = next.fetch_add(1, Ordering::Relaxed);
                         if idx >= plan.n_requests {
-                            break;
+                            return Some(outcomes);
                         }
-                        outcomes.extend(plan.talk(&target, seed, idx).await);
+                        outcomes.extend(plan.talk(&target, seed, idx).await?);
                     }
-                    outcomes
                 })
             })
             .collect();
         joined(clients).await
     }
 
-    async fn open(&self, target: &Target, seed: u64, rate: f64) -> anyhow::Result<Vec<Outcome>> {
+    async fn open(&self, target: &Target, seed: u64, rate: f64) -> anyhow::Result<Option<Vec<Outcome>>> {
         let mut random = Random::new(seed_of(&[seed, 6_000_000]));
         let mut at = tokio::time::Instant::now();
         let mut tasks = Vec::new();
         for idx in 0..self.n_requests {
-            tokio::time::sleep_until(at).await;
-            if self.is_over() {
-                break;
+            if self.end.unless_over(tokio::time::sleep_until(at)).await.is_none() {
+                return Ok(None);
             }
             let (plan, target) = (self.clone(), target.clone());
             tasks.push(tokio::spawn(async move { plan.talk(&target, seed, idx).await }));
@@ -120,18 +124,15 @@ impl Plan {
         joined(tasks).await
     }
 
-    /// One conversation to its end.
-    async fn talk(&self, target: &Target, seed: u64, idx: u32) -> Vec<Outcome> {
+    /// One conversation to its end; `None` when it is time to end before.
+    async fn talk(&self, target: &Target, seed: u64, idx: u32) -> Option<Vec<Outcome>> {
         let mut random = Random::new(seed_of(&[seed, u64::from(idx)]));
         let part: &Part = self.scenario.draw(&mut random);
         let mut talk = Talk::new(part, random, shared(seed));
         let mut outcomes = Vec::new();
         for _ in 0..self.scenario.turns {
-            if self.is_over() {
-                break;
-            }
             let body = talk.next_body(&target.model, self.ignore_eos);
-            let (outcome, text) = target.ask(part.api, &body, self.timeout).await;
+            let (outcome, text) = self.ask(target, part.api, &body).await?;
             let failed = outcome.failure.is_some();
             outcomes.push(outcome);
             if failed {
@@ -139,7 +140,7 @@ impl Plan {
             }
             talk.answered(&text);
         }
-        outcomes
+        Some(outcomes)
     }
 }
 
@@ -148,12 +149,14 @@ fn shared(seed: u64) -> Random {
     Random::new(seed_of(&[seed, 5_000_000]))
 }
 
-async fn joined(tasks: Vec<tokio::task::JoinHandle<Vec<Outcome>>>) -> anyhow::Result<Vec<Outcome>> {
-    let mut outcomes = Vec::new();
+/// The outcomes of all tasks; `None` when one of them was cut short.
+async fn joined(tasks: Vec<tokio::task::JoinHandle<Option<Vec<Outcome>>>>) -> anyhow::Result<Option<Vec<Outcome>>> {
+    let mut all = Some(Vec::new());
     for task in tasks {
-        outcomes.extend(task.await?);
+        let outcomes = task.await?;
+        all = all.zip(outcomes).map(|(all, outcomes)| [all, outcomes].concat());
     }
-    Ok(outcomes)
+    Ok(all)
 }
 
 /// A figure of a block: name, unit, direction.
@@ -185,10 +188,6 @@ impl Block {
         self.n_tokens() as f64 / self.secs
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.outcomes.is_empty()
-    }
-
     pub(super) fn n_failed(&self) -> usize {
         self.outcomes.len() - self.answered().count()
     }
@@ -207,16 +206,15 @@ impl Block {
     pub(super) fn is_counted(&self) -> bool {
         self.answered().all(|outcome| outcome.usage.is_some())
     }
+}
 
-    /// Failures by kind.
-    pub(super) fn failures(&self) -> BTreeMap<String, usize> {
-        let mut counts = BTreeMap::new();
-        self.outcomes
-            .iter()
-            .filter_map(|outcome| outcome.failure.clone())
-            .for_each(|kind| *counts.entry(kind).or_default() += 1);
-        counts
+/// How often a kind of failure occurred in all blocks, with the first one of it.
+pub(super) fn failures(blocks: &[Block]) -> BTreeMap<&str, (usize, &Failure)> {
+    let mut counts = BTreeMap::new();
+    for failure in blocks.iter().flat_map(|block| &block.outcomes).filter_map(|outcome| outcome.failure.as_ref()) {
+        counts.entry(failure.kind.as_str()).or_insert((0, failure)).0 += 1;
     }
+    counts
 }
 
 /// What is measured of every block. The first ones are for the terminal, too.

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use super::progress::Progress;
 use super::random::seed_of;
 use super::report::{Report, Row, Subject, number};
-use super::stop::Stop;
+use super::stop::{End, Stop};
 use crate::cli::ServeArgs;
 use crate::output;
 use block::{Block, Load, Plan};
@@ -30,9 +30,11 @@ const WORKERS: usize = 2;
 /// Requests of a round where they come at a rate.
 const OPEN_ROUND: u32 = 20;
 
+const NOTHING: &str = "nothing was measured before the end";
+
 const METHOD: &str = "Each block asks for other texts than the ones before. ttft: from sending to the first piece of the \
     answer; gap: between two pieces. Tokens are those of the server's `usage`. ± is half of the 95 % interval of the \
-    median over blocks.";
+    median over blocks; of fewer than 6 blocks half of their range.";
 
 /// The scenarios of the program, a line each.
 pub(crate) fn list() -> String {
@@ -42,17 +44,21 @@ pub(crate) fn list() -> String {
 
 /// Measures and makes the report.
 pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Report> {
-    let plans = plans(args)?;
+    let deadline = Instant::now().checked_add(Duration::from_secs(args.max_seconds));
+    let end = End { stop: Stop::on_interrupt()?, deadline };
+    let plans = plans(args, &end)?;
     let executor = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
-    executor.block_on(measure(args, &plans))
+    let report = executor.block_on(measure(args, &plans, &end));
+    // What a server still owes must not hold up the end.
+    executor.shutdown_background();
+    report
 }
 
-fn plans(args: &ServeArgs) -> anyhow::Result<Vec<Plan>> {
+fn plans(args: &ServeArgs, end: &End) -> anyhow::Result<Vec<Plan>> {
     let slo = args.slo.as_deref().map(Slo::parse).transpose().context("--slo")?;
     if args.rate.iter().any(|rate| !rate.is_finite() || *rate <= 0.0) {
         bail!("--rate must be above 0");
     }
-    let stop = Stop::on_interrupt()?;
     let mut plans = Vec::new();
     for name in &args.scenario {
         let scenario = Arc::new(Scenario::open(name)?);
@@ -64,8 +70,7 @@ fn plans(args: &ServeArgs) -> anyhow::Result<Vec<Plan>> {
                 ignore_eos: args.ignore_eos,
                 timeout: Duration::from_secs(args.timeout),
                 slo,
-                stop: stop.clone(),
-                deadline: Instant::now() + Duration::from_secs(args.max_seconds),
+                end: end.clone(),
             });
         }
     }
@@ -98,8 +103,9 @@ async fn targets(args: &ServeArgs) -> anyhow::Result<Vec<Target>> {
     Ok(targets)
 }
 
-async fn measure(args: &ServeArgs, plans: &[Plan]) -> anyhow::Result<Report> {
-    let targets = targets(args).await?;
+async fn measure(args: &ServeArgs, plans: &[Plan], end: &End) -> anyhow::Result<Report> {
+    let Some(targets) = end.unless_over(targets(args)).await else { bail!("{NOTHING}: no list of models came") };
+    let targets = targets?;
     let mut report = Report::new("serve");
     for target in &targets {
         let facts = [("address", json!(target.url)), ("model", json!(target.model))];
@@ -108,30 +114,34 @@ async fn measure(args: &ServeArgs, plans: &[Plan]) -> anyhow::Result<Report> {
     }
     let mut progress = Progress::new(plans.len() * args.blocks as usize * targets.len());
     for (idx, plan) in plans.iter().enumerate() {
+        if end.is_over() {
+            report.is_complete = false;
+            break;
+        }
         // Other cases have other seeds, so that nothing of one is in the cache for the next.
         let seed = seed_of(&[args.seed, idx as u64]);
-        for target in &targets {
-            plan.prepare(target, seed).await?;
-        }
-        let blocks = measure_case(args, plan, (&targets, seed), &mut progress).await?;
+        let mut blocks = vec![Vec::new(); targets.len()];
+        let outcome = measure_case(args, plan, (&targets, seed), (&mut blocks, &mut progress)).await;
         add_rows(&mut report, plan, (&targets, &blocks));
         report.is_complete &= blocks.iter().all(|blocks| blocks.len() == args.blocks as usize);
+        if let Err(error) = outcome {
+            report.fail(&plan.scenario.name, error);
+        }
     }
     report.notes.push(METHOD.to_owned());
-    if report.rows.is_empty() {
-        bail!("nothing was measured before the end");
-    }
-    Ok(report)
+    report.checked(NOTHING)
 }
 
-/// The blocks of each target. Which one goes first alternates.
+/// Adds the blocks of each target to `blocks`, those before an error too. Which target goes first alternates.
 async fn measure_case(
     args: &ServeArgs,
     plan: &Plan,
     (targets, seed): (&[Target], u64),
-    progress: &mut Progress,
-) -> anyhow::Result<Vec<Vec<Block>>> {
-    let mut blocks = vec![Vec::new(); targets.len()];
+    (blocks, progress): (&mut [Vec<Block>], &mut Progress),
+) -> anyhow::Result<()> {
+    for target in targets {
+        plan.prepare(target, seed).await?;
+    }
     for number in 0..args.blocks as usize {
         let mut order: Vec<usize> = (0..targets.len()).collect();
         if number % 2 == 1 {
@@ -140,17 +150,14 @@ async fn measure_case(
         let mut found: Vec<Option<Block>> = vec![None; targets.len()];
         for idx in order {
             progress.on(&format!("{} {}", plan.scenario.name, targets[idx].label));
-            let block = plan.run(&targets[idx], seed_of(&[seed, number as u64])).await?;
+            // A block that was cut short is none, and neither is its partner.
+            let Some(block) = plan.run(&targets[idx], seed_of(&[seed, number as u64])).await? else { return Ok(()) };
             progress.done(&line(plan, &targets[idx], &block));
             found[idx] = Some(block);
         }
-        // A block that was cut short is none, and neither is its partner.
-        if plan.stop.is_requested() || Instant::now() >= plan.deadline {
-            break;
-        }
-        blocks.iter_mut().zip(found).for_each(|(blocks, block)| blocks.extend(block.filter(|block| !block.is_empty())));
+        blocks.iter_mut().zip(found).for_each(|(blocks, block)| blocks.extend(block));
     }
-    Ok(blocks)
+    Ok(())
 }
 
 fn line(plan: &Plan, target: &Target, block: &Block) -> String {
@@ -187,10 +194,10 @@ fn add_rows(report: &mut Report, plan: &Plan, (targets, blocks): (&[Target], &[V
 }
 
 fn notes(report: &mut Report, plan: &Plan, target: &Target, blocks: &[Block]) {
-    for block in blocks {
-        for (kind, count) in block.failures() {
-            report.notes.push(format!("{} {}: {count} requests failed: {kind}", plan.scenario.name, target.label));
-        }
+    for (kind, (count, first)) in block::failures(blocks) {
+        let message = first.message.as_ref().map_or_else(String::new, |message| format!(", such as {message:?}"));
+        let place = format!("{} {}", plan.scenario.name, target.label);
+        report.notes.push(format!("{place}: {count} requests failed: {kind}{message}"));
     }
     if !blocks.iter().all(Block::is_counted) {
         let who = &target.label;

@@ -48,7 +48,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::Slo;
-    use crate::bench::serve::target::Outcome;
+    use crate::bench::serve::target::{Failure, Outcome};
 
     #[test]
     fn limits_are_read_and_kept() {
@@ -69,6 +69,6 @@ mod tests {
         assert!(slo.is_met(&outcome(400, 480)));
         assert!(!slo.is_met(&outcome(600, 680)), "late");
         assert!(!slo.is_met(&outcome(400, 580)), "slow");
-        assert!(!slo.is_met(&Outcome { failure: Some("x".into()), ..outcome(1, 2) }));
+        assert!(!slo.is_met(&Outcome { failure: Some(Failure::of("x")), ..outcome(1, 2) }));
     }
 }

@@ -1,5 +1,6 @@
 //! A server under test, and one request to it.
 
+use std::fmt;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -29,9 +30,42 @@ pub(super) struct Outcome {
     pub(super) arrivals: Vec<Instant>,
     pub(super) ended: Instant,
     pub(super) usage: Option<Usage>,
-    /// The kind of failure, if it failed.
-    pub(super) failure: Option<String>,
+    pub(super) failure: Option<Failure>,
 }
+
+/// Why a request failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// What failures are counted by. Messages are not a part of it: servers put numbers and names into them.
+    pub(super) kind: String,
+    /// What the server said.
+    pub(super) message: Option<String>,
+}
+
+impl Failure {
+    pub(super) fn of(kind: impl Into<String>) -> Self {
+        Self { kind: kind.into(), message: None }
+    }
+
+    /// The answer had no text.
+    pub(super) fn is_empty_answer(&self) -> bool {
+        self.kind == EMPTY
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.message {
+            Some(message) => write!(formatter, "{}: {message}", self.kind),
+            None => formatter.write_str(&self.kind),
+        }
+    }
+}
+
+const EMPTY: &str = "empty answer";
+
+/// Characters of a message that are kept.
+const MESSAGE: usize = 160;
 
 /// Tokens as the server counts them.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -123,10 +157,10 @@ impl Target {
         let reading = self.read(api, body, &mut outcome, &mut text);
         let result = tokio::time::timeout(limit, reading).await;
         outcome.failure = match result {
-            Ok(Ok(())) if outcome.arrivals.is_empty() => Some("empty answer".into()),
+            Ok(Ok(())) if outcome.arrivals.is_empty() => Some(Failure::of(EMPTY)),
             Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(kind(&error)),
-            Err(_) => Some("took too long".into()),
+            Ok(Err(error)) => Some(failure(&error)),
+            Err(_) => Some(Failure::of("took too long")),
         };
         outcome.ended = Instant::now();
         (outcome, text)
@@ -157,18 +191,19 @@ impl Target {
     }
 }
 
-/// Failures that count as one.
-fn kind(error: &ClientError) -> String {
+fn failure(error: &ClientError) -> Failure {
     match error {
-        ClientError::Transport(_) => "no connection".into(),
-        ClientError::Api { status: 200, .. } => "failure in the stream".into(),
+        ClientError::Transport(_) => Failure::of("no connection"),
         ClientError::Api { status, body, .. } => {
-            let message: String = body.message.chars().take(80).collect();
-            format!("status {status}: {message}")
+            let place = if *status == 200 { "failure in the stream".into() } else { format!("status {status}") };
+            let code = body.code.as_deref().filter(|code| !code.is_empty() && *code != status.to_string());
+            let kind = code.map_or_else(|| place.clone(), |code| format!("{place} {code}"));
+            let message: String = body.message.chars().take(MESSAGE).collect();
+            Failure { kind, message: Some(message).filter(|message| !message.is_empty()) }
         }
-        ClientError::Json(_) => "unreadable answer".into(),
-        ClientError::LineTooLong => "line without end".into(),
-        ClientError::Truncated => "stream cut off".into(),
+        ClientError::Json(_) => Failure::of("unreadable answer"),
+        ClientError::LineTooLong => Failure::of("line without end"),
+        ClientError::Truncated => Failure::of("stream cut off"),
     }
 }
 
@@ -203,7 +238,26 @@ impl Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::Chunk;
+    use ingle_api::client::ClientError;
+
+    use super::{Chunk, failure};
+
+    #[test]
+    fn failures_are_counted_by_status_and_code() {
+        let error = |status: u16, message: &str, code: serde_json::Value| {
+            let body = serde_json::json!({"message": message, "type": "x", "code": code});
+            ClientError::Api { status, retry_after_secs: None, body: serde_json::from_value(body).unwrap() }
+        };
+        let (one, two) = (error(503, "12 wait", "overloaded".into()), error(503, "13 wait", "overloaded".into()));
+        assert_eq!(
+            (failure(&one).kind, failure(&two).kind),
+            ("status 503 overloaded".into(), "status 503 overloaded".into())
+        );
+        assert_eq!(failure(&one).to_string(), "status 503 overloaded: 12 wait");
+        // llama-server repeats the status as the code.
+        assert_eq!(failure(&error(400, "no", 400.into())).kind, "status 400");
+        assert_eq!(failure(&error(200, "", serde_json::Value::Null)).to_string(), "failure in the stream");
+    }
 
     #[test]
     fn parts_of_an_answer_are_told_from_other_frames() {

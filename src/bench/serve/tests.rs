@@ -16,19 +16,25 @@ struct Arguments {
     serve: ServeArgs,
 }
 
-/// Answers each request with `n_tokens` pieces, `gap` apart, or with a refusal when `n_tokens` is 0.
+/// Answers each completion with `n_tokens` pieces, `gap` apart. Chats are refused.
 fn server(n_tokens: usize, gap: Duration) -> String {
+    failing_server(usize::MAX, n_tokens, gap)
+}
+
+/// The same, but requests behind the first `n_good` are refused.
+fn failing_server(n_good: usize, n_tokens: usize, gap: Duration) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            std::thread::spawn(move || drop(answer(stream.unwrap(), n_tokens, gap)));
+        for (idx, stream) in listener.incoming().enumerate() {
+            let refusal = (idx >= n_good).then_some(idx);
+            std::thread::spawn(move || drop(answer(stream.unwrap(), refusal, n_tokens, gap)));
         }
     });
     address
 }
 
-fn answer(stream: TcpStream, n_tokens: usize, gap: Duration) -> std::io::Result<()> {
+fn answer(stream: TcpStream, mut refusal: Option<usize>, n_tokens: usize, gap: Duration) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut stream = stream;
     let mut n_bytes = 0;
@@ -40,17 +46,18 @@ fn answer(stream: TcpStream, n_tokens: usize, gap: Duration) -> std::io::Result<
         if let Some(length) = line.to_ascii_lowercase().strip_prefix("content-length:") {
             n_bytes = length.trim().parse().unwrap_or(0);
         }
+        if line.starts_with("POST /v1/chat") {
+            refusal = Some(0);
+        }
         if line.trim().is_empty() {
             break;
         }
     }
     reader.read_exact(&mut vec![0; n_bytes])?;
     let head = "Content-Type: text/event-stream\r\nConnection: close\r\n\r\n";
-    if n_tokens == 0 {
-        return write!(
-            stream,
-            "HTTP/1.1 503 Service Unavailable\r\n{head}{{\"error\":{{\"message\":\"full\",\"type\":\"x\"}}}}"
-        );
+    if let Some(number) = refusal {
+        let error = format!("{{\"message\":\"full, {number} wait\",\"type\":\"x\",\"code\":\"overloaded\"}}");
+        return write!(stream, "HTTP/1.1 503 Service Unavailable\r\n{head}{{\"error\":{error}}}");
     }
     write!(stream, "HTTP/1.1 200 OK\r\n{head}")?;
     for _ in 0..n_tokens {
@@ -115,10 +122,45 @@ fn an_open_loop_keeps_its_rate_and_the_time_is_bounded() {
 }
 
 #[test]
+fn a_server_that_hangs_does_not_hold_up_the_end() {
+    let (hangs, works) = (server(2, Duration::from_secs(60)), server(2, Duration::ZERO));
+    // The second one answers at once, but the next request is due in a minute or two.
+    for line in [format!("{hangs} --clients 2"), format!("{works} --rate 0.01")] {
+        let begun = std::time::Instant::now();
+        let line = format!("{line} --model m --scenario greedy --requests 4 --max-seconds 1");
+        let error = run(&arguments(&line)).unwrap_err().to_string();
+        assert!(error.contains("before the end") && begun.elapsed() < Duration::from_secs(4), "{error}");
+    }
+}
+
+#[test]
+fn an_error_keeps_the_rows_that_are_finished() {
+    let url = server(2, Duration::from_millis(1));
+    let line = format!("{url} --model m --scenario greedy,chat,single --requests 2 --blocks 1");
+    let report = run(&arguments(&line)).unwrap();
+    let scenarios: Vec<&str> = report.rows.iter().filter_map(|row| row.case["scenario"].as_str()).collect();
+    assert_eq!((scenarios, report.is_complete), (vec!["greedy", "single"], false));
+    let note = report.notes.iter().find(|note| note.starts_with("chat was not measured")).unwrap();
+    assert!(note.contains("status 503 overloaded: full"), "{note}");
+    assert!(report.failure.is_some());
+}
+
+#[test]
+fn failures_of_a_kind_are_summed_over_blocks() {
+    // The first request is the one that is not measured.
+    let url = failing_server(1, 2, Duration::from_millis(1));
+    let line = format!("{url} --model m --scenario greedy --requests 3 --clients 1 --blocks 2");
+    let report = run(&arguments(&line)).unwrap();
+    assert_eq!(median(&report.rows[0], "failed"), 3.0);
+    let notes: Vec<&String> = report.notes.iter().filter(|note| note.contains("failed")).collect();
+    assert!(notes.len() == 1 && notes[0].contains("6 requests failed: status 503 overloaded, such as"), "{notes:?}");
+}
+
+#[test]
 fn refusals_are_told_before_anything_is_measured() {
-    let url = server(0, Duration::ZERO);
+    let url = failing_server(0, 1, Duration::ZERO);
     let error = run(&arguments(&format!("{url} --model m --scenario greedy"))).unwrap_err().to_string();
-    assert!(error.contains("status 503: full"), "{error}");
+    assert!(error.contains("status 503 overloaded: full"), "{error}");
     assert!(run(&arguments("http://127.0.0.1:1 --scenario greedy")).is_err());
     assert!(run(&arguments(&format!("{url} --model m --scenario absent"))).is_err());
 }
