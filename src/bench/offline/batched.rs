@@ -96,6 +96,7 @@ fn work<'a>(engine: &'a Engine, name: &str, case: &Case, audio: Option<&Path>) -
                 samples: Arc::clone(&samples),
                 prompt: String::new(),
                 previous: Vec::new(),
+                last_speech_secs: 0.0,
                 options: Arc::default(),
             };
             ask(&model.thread, vec![window; n_calls], |_| 0.0).map(|_| secs)

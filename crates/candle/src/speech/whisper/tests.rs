@@ -20,7 +20,8 @@ fn model() -> Option<PathBuf> {
 
 fn window(samples: Vec<f32>, options: &HearingOptions) -> HearingWindow {
     let options = Arc::new(options.clone());
-    HearingWindow { samples: samples.into(), prompt: String::new(), previous: Vec::new(), options }
+    let (prompt, previous) = (String::new(), Vec::new());
+    HearingWindow { samples: samples.into(), prompt, previous, last_speech_secs: 0.0, options }
 }
 
 /// Something like speech: vowels of changing pitch. What the model makes of it does not matter, only that it is the
