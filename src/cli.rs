@@ -473,6 +473,9 @@ pub(crate) struct TranscriptArgs {
     /// Tell when each word was said, in verbose_json
     #[arg(long)]
     pub(crate) words: bool,
+    /// Leave out what is no speech; needs a model that finds speech, such as silero-vad
+    #[arg(long)]
+    pub(crate) vad: bool,
     /// Beams of the search; more are slower and a little better [default: the model's]
     #[arg(long, value_name = "COUNT")]
     pub(crate) beam_size: Option<usize>,

@@ -162,6 +162,63 @@ fn finds_speech(server: &Server, wav: &[u8]) {
     assert!((1.8..2.6).contains(&start), "{found}");
 }
 
+/// Samples of a WAV file of 16 bits.
+fn samples(wav: &[u8]) -> Vec<f32> {
+    wav[44..].chunks_exact(2).map(|pair| f32::from(i16::from_le_bytes([pair[0], pair[1]])) / 32768.0).collect()
+}
+
+#[test]
+fn silence_and_noise_are_left_out_and_times_stay() {
+    const RATE: u32 = 22_050;
+    let Some(folder) = models().filter(|_| has_espeak()) else { return };
+    let server = serve(folder.path());
+    let say = |text: &str| {
+        let body = serde_json::json!({"model": "voice", "input": text, "response_format": "wav"});
+        let (status, _, wav) = speak(&server, &body.to_string());
+        assert_eq!(status, 200);
+        samples(&wav)
+    };
+    let (first, second) = SENTENCES.split_once(". ").expect("two sentences");
+    let (first, second) = (say(first), say(second));
+    let mut random = 5_u32;
+    let mut noise = || {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        0.02 * (f64::from(random) / f64::from(u32::MAX) - 0.5) as f32
+    };
+    let mut sound = vec![0.0; 10 * RATE as usize];
+    sound.extend(&first);
+    sound.extend((0..40 * RATE).map(|_| noise()));
+    let quiet_from = 10.0 + first.len() as f64 / f64::from(RATE);
+    // The voice begins a little after its file.
+    let onset = second.iter().position(|sample| sample.abs() > 0.05).expect("a voice");
+    let begins = (sound.len() + onset) as f64 / f64::from(RATE);
+    sound.extend(&second);
+    let wav = ingle::media::wav(&sound, RATE);
+    let server_vad = r#"{"type": "server_vad", "silence_duration_ms": 1000}"#;
+    for (field, value) in [("vad_filter", "true"), ("chunking_strategy", "auto"), ("chunking_strategy", server_vad)] {
+        let fields = [("model", "whisper"), ("timestamp_granularities[]", "word"), (field, value)];
+        let (status, _, body) = transcribe(&server, "/v1/audio/transcriptions", &wav, &fields);
+        assert_eq!(status, 200, "{body}");
+        let answer: Value = serde_json::from_str(&body).expect("JSON");
+        assert!(heard(answer["text"].as_str().expect("a text")) >= 7, "{field}: {body}");
+        let duration = answer["duration"].as_f64().expect("a duration");
+        assert!((duration - sound.len() as f64 / f64::from(RATE)).abs() < 0.01, "{duration}");
+        let starts: Vec<f64> =
+            answer["words"].as_array().expect("words").iter().filter_map(|word| word["start"].as_f64()).collect();
+        assert!(starts.iter().all(|at| (9.5..quiet_from + 0.2).contains(at) || *at > begins - 0.5), "{starts:?}");
+        let found = starts.iter().find(|at| **at > quiet_from + 0.2).expect("words of the second sentence");
+        assert!((found - begins).abs() < 0.3, "the second sentence begins at {begins}, was found at {found}");
+    }
+    let (status, _, body) =
+        transcribe(&server, "/v1/audio/transcriptions", &wav, &[("model", "whisper"), ("vad_filter", "maybe")]);
+    assert_eq!(status, 400, "{body}");
+    let file = folder.path().join("gaps.wav");
+    std::fs::write(&file, &wav).expect("it is written");
+    let (file, models) = (file.to_str().expect("UTF-8"), folder.path().to_str().expect("UTF-8"));
+    let said = stdout_of(ingle(&["transcript", file, "--model", "whisper", "--vad", "--models-path", models]));
+    assert!(heard(&said) >= 7, "{said}");
+}
+
 #[test]
 fn bad_input_is_told_what_is_wrong() {
     let Some(folder) = models() else { return };

@@ -162,7 +162,7 @@ pub(crate) struct HttpArgs {
     /// Requests a minute that one key, or one address without keys, may send; 0 is any number
     #[arg(long, env = "INGLE_RATE_LIMIT", value_name = "COUNT", default_value_t = 0)]
     pub(crate) rate_limit: u32,
-    /// Largest request in MB [default: 15 beside media, 64 with media]
+    /// Largest request in MB [default: 15 beside media, 64 with media, 1024 with a recording]
     #[arg(long, env = "LOCALAI_UPLOAD_LIMIT", value_name = "MB")]
     pub(crate) upload_limit: Option<u32>,
     /// Only web pages of --cors-allow-origins may call the server, or none

@@ -226,6 +226,7 @@ fn server_options(args: &HttpArgs) -> anyhow::Result<ServerOptions> {
         allow_cross_site: args.disable_csrf,
         rate_limit: NonZeroU32::new(args.rate_limit),
         body_limit_bytes: megabytes.unwrap_or(defaults.body_limit_bytes),
+        audio_limit_bytes: megabytes.unwrap_or(defaults.audio_limit_bytes),
         text_limit_bytes: megabytes.unwrap_or(defaults.text_limit_bytes),
         compress_from_bytes: (!args.disable_http_compression).then_some(args.http_compression_min_length),
         base_url: args.external_base_url.clone().filter(|url| !url.is_empty()),

@@ -9,7 +9,10 @@ use futures_executor::block_on;
 use indicatif::{ProgressBar, ProgressStyle};
 use ingle::catalog::NoProgress;
 use ingle::media::{MediaSource, SoundEncoder, SoundFormat};
-use ingle::{HeardSegment, HearingTask, Runtime, Setup, SpeakCall, TranscribeCall, TranscriptForm, Transcription};
+use ingle::{
+    HeardSegment, HearingTask, Runtime, Setup, SpeakCall, TranscribeCall, TranscriptForm, Transcription, VoiceFilter,
+    VoiceFilterOptions,
+};
 use serde_json::json;
 
 use super::locate::{ON_THE_WAY, locate};
@@ -36,6 +39,7 @@ pub(crate) fn transcript(args: TranscriptArgs) -> anyhow::Result<()> {
         temperature: None,
         n_beams: args.beam_size,
         word_times: args.words,
+        voice_filter: if args.vad { VoiceFilter::On(VoiceFilterOptions::default()) } else { VoiceFilter::Configured },
     };
     let mut transcription = block_on(runtime.transcribe(call))?;
     let bar = bar();

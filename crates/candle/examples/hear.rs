@@ -24,13 +24,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = HearingOptions { word_times: args.iter().any(|arg| arg == "--words"), ..Default::default() };
     let options = Arc::new(options);
     let (started, cpu) = (Instant::now(), cpu_secs());
-    let (mut from, mut previous) = (0, Vec::new());
+    let (mut from, mut previous, mut last_speech) = (0, Vec::new(), 0.0);
     while from < samples.len() {
         let to = (from + 480_000).min(samples.len());
         let window = HearingWindow {
             samples: samples[from..to].into(),
             prompt: String::new(),
             previous: previous.clone(),
+            last_speech_secs: last_speech - from as f64 / 16_000.0,
             options: Arc::clone(&options),
         };
         let found = pool.install(|| whisper.transcribe(&[window], &|| false))?.remove(0);
@@ -41,6 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 println!("  {:.2} {:.2} {}", at + word.start_secs, at + word.end_secs, word.text);
             }
         }
+        last_speech = found.segments.last().map_or(last_speech, |segment| at + segment.end_secs);
         previous.extend(found.segments.iter().flat_map(|segment| segment.tokens.iter().copied()));
         if !found.is_trusted {
             previous.clear();

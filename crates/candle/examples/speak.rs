@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let started = Instant::now();
     let mut n_samples = 0;
     for line in std::io::stdin().lock().lines() {
-        let sound = voice.speak(&line?, None, 1.0)?;
+        let sound = voice.speak(&line?, None, 1.0, &|| false)?;
         n_samples += sound.len();
         out.write_all(&sound.iter().flat_map(|sample| sample.to_le_bytes()).collect::<Vec<u8>>())?;
     }

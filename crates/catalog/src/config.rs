@@ -355,7 +355,7 @@ pub enum FlashAttention {
 }
 
 /// The `options:` of llama-cpp that have an effect; the others are warnings.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct BackendOptions {
     /// `parallel`: sequences at once.
     pub parallel: Option<NonZeroU32>,
@@ -387,6 +387,23 @@ pub struct BackendOptions {
     pub beam_size: Option<NonZeroU32>,
     /// `compute_type:int8`: speech recognition with 8-bit weights.
     pub is_int8: bool,
+    /// Whether speech recognition leaves out what is no speech.
+    pub voice_filter: VoiceFilterConfig,
+}
+
+/// What speech recognition leaves out of a recording before it writes it down, with faster-whisper's names.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct VoiceFilterConfig {
+    /// `vad_filter`: what is no speech is left out.
+    pub is_on: bool,
+    /// `vad_model`: the model that finds speech; absent is the first one.
+    pub model: Option<String>,
+    /// `vad_threshold`: from this probability on it is speech; 0 to 1.
+    pub threshold: Option<f32>,
+    /// `min_silence_duration_ms`: silence of so many milliseconds ends speech.
+    pub min_silence_ms: Option<u32>,
+    /// `speech_pad_ms`: milliseconds of silence that stay at each end of speech.
+    pub pad_ms: Option<u32>,
 }
 
 /// How the vectors of a text's tokens become one.

@@ -278,7 +278,15 @@ pub const ENCODER_OPTIONS: &[(&str, Standing)] =
     &[("pooling", Works), ("embd_normalize", Works), ("dimensions", Works), ("precision", Works)];
 
 /// Every `options:` string of models that hear.
-pub const HEARING_OPTIONS: &[(&str, Standing)] = &[("beam_size", Works), ("compute_type", Works)];
+pub const HEARING_OPTIONS: &[(&str, Standing)] = &[
+    ("beam_size", Works),
+    ("compute_type", Works),
+    ("vad_filter", Works),
+    ("vad_model", Works),
+    ("vad_threshold", Works),
+    ("min_silence_duration_ms", Works),
+    ("speech_pad_ms", Works),
+];
 
 pub(crate) const ONE_PROCESS: &str = "a model runs in one process; remove the option, or use a smaller model";
 

@@ -36,7 +36,7 @@ pub use config::{
     Availability, BackendOptions, CANDLE, ContextSize, DownloadFile, EmbedDefaults, FlashAttention, FunctionConfig,
     GpuLayers, HEARING, LLAMA_CPP, Limits, LoadConfig, Mirostat, MirostatVersion, Modalities, ModelConfig,
     OutputConfig, ReasoningConfig, RequestDefaults, Residency, RopeScaling, SILERO_VAD, SPEAKING, SpeechDefaults,
-    SplitMode, TemplateConfig, TokenCount, TokenPooling, VectorEncoding, WindowPooling, Yarn,
+    SplitMode, TemplateConfig, TokenCount, TokenPooling, VectorEncoding, VoiceFilterConfig, WindowPooling, Yarn,
 };
 pub use error::{Attempt, CatalogError, Retry, meant};
 #[cfg(feature = "download")]
@@ -49,7 +49,7 @@ pub use gallery::{FileSource, Gallery, GalleryEntry, GalleryFile, PipMember, Sou
 pub use install::{ConfigOutcome, Installed, InstalledFile, Installer};
 #[cfg(feature = "download")]
 pub use jobs::{ApplyFile, ApplyRequest, GallerySource, JobBoard, JobStatus, Offer, Phase};
-pub use keys::{ENCODER_OPTIONS, KeyWarning, LLAMA_OPTIONS, MODEL_KEYS, Standing};
+pub use keys::{ENCODER_OPTIONS, HEARING_OPTIONS, KeyWarning, LLAMA_OPTIONS, MODEL_KEYS, Standing};
 pub use model_yaml::{
     DownloadYaml, Flag, FunctionGrammarYaml, FunctionYaml, LimitsYaml, ModelYaml, ParametersYaml, Real, ReasoningYaml,
     ReplacementYaml, TagPairYaml, TemplateYaml, Text, Whole,

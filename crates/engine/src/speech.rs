@@ -72,6 +72,8 @@ pub struct HearingWindow {
     pub prompt: String,
     /// Tokens that were written of the windows before.
     pub previous: Vec<u32>,
+    /// When the last segment of the windows before ended, in seconds from the start of this one: 0 or less.
+    pub last_speech_secs: f64,
     /// How it is written down.
     pub options: Arc<HearingOptions>,
 }

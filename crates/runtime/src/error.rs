@@ -89,6 +89,9 @@ pub enum RuntimeError {
     /// A recording that cannot be heard.
     #[error(transparent)]
     Media(#[from] crate::media::MediaError),
+    /// Silence should be left out of a recording and nothing can find it.
+    #[error("no model finds speech; install silero-vad")]
+    NoDetector,
     /// A number in the call that makes no sense.
     #[error("{parameter} is {value}; use {permitted}")]
     InvalidParameter {

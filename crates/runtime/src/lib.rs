@@ -44,7 +44,7 @@ pub use speak::{SpeakCall, Speech};
 pub use status::{BatchedTask, LoadedModel, ModelState, Readiness};
 pub use subtitles::TranscriptForm;
 pub use tools::{ToolCallCount, ToolChoice, ToolUse};
-pub use transcribe::{TranscribeCall, Transcription};
+pub use transcribe::{TranscribeCall, Transcription, VoiceFilter, VoiceFilterOptions};
 pub use voice::{VoiceCall, VoiceSegment};
 
 pub use ingle_catalog as catalog;

@@ -4,16 +4,21 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ingle_catalog::Usecase;
-use ingle_engine::{EngineError, HEARING_RATE, HeardSegment, HeardWindow, HearingOptions, HearingTask, HearingWindow};
+use ingle_engine::{HEARING_RATE, HeardSegment, HeardWindow, HearingOptions, HearingTask, HearingWindow};
 use tokio::sync::mpsc;
 
-use crate::media::{AudioReader, MediaError, MediaSource};
-use crate::{Lease, Runtime, RuntimeError};
+mod gate;
+mod runs;
+mod sound;
 
-/// Samples that a message of the reading thread has at least.
-const PIECE_LEN: usize = HEARING_RATE;
-/// Messages that wait for their turn: sound is read a little ahead, so memory stays the same for any length.
-const PIECES_AHEAD: usize = 4;
+pub use gate::{VoiceFilter, VoiceFilterOptions};
+
+use crate::media::MediaSource;
+use crate::{Lease, Runtime, RuntimeError};
+use gate::Gate;
+use runs::Runs;
+use sound::Sound;
+
 /// Tokens of what was written that the next window is given; models take half of their text at most.
 const MAX_PREVIOUS: usize = 223;
 
@@ -35,6 +40,8 @@ pub struct TranscribeCall {
     pub n_beams: Option<usize>,
     /// Whether each word gets its time.
     pub word_times: bool,
+    /// Whether what is no speech is left out before.
+    pub voice_filter: VoiceFilter,
 }
 
 impl std::fmt::Debug for TranscribeCall {
@@ -47,12 +54,22 @@ impl std::fmt::Debug for TranscribeCall {
 pub struct Transcription {
     lease: Lease,
     runtime: Runtime,
-    sound: mpsc::Receiver<Result<Vec<f32>, MediaError>>,
-    /// Samples that are not written down yet.
+    sound: mpsc::Receiver<Sound>,
+    /// Takes out what is no speech.
+    gate: Option<Gate>,
+    /// Samples that are heard and not written down yet.
     waiting: Vec<f32>,
     has_ended: bool,
-    /// Samples in front of `waiting`.
+    /// Samples of the recording that were read.
+    n_read: u64,
+    /// Samples that are heard in front of `waiting`.
     n_done: u64,
+    /// Where in the recording lies what is heard.
+    runs: Runs,
+    /// End of the last segment, in seconds of what is heard.
+    last_speech_secs: f64,
+    /// Start of the window of `ready`, in seconds of the recording.
+    window_secs: f64,
     options: HearingOptions,
     prompt: String,
     previous: Vec<u32>,
@@ -66,17 +83,24 @@ impl Runtime {
     ///
     /// # Errors
     /// As [`Runtime::lease`]; [`RuntimeError::Media`] for a file that is no sound; [`RuntimeError::InvalidParameter`] for
-    /// a language that the model does not know or an impossible temperature.
+    /// a language that the model does not know or an impossible temperature; [`RuntimeError::NoDetector`] where silence
+    /// should be left out and nothing can find it.
     pub async fn transcribe(&self, call: TranscribeCall) -> Result<Transcription, RuntimeError> {
         let lease = self.lease(call.model.as_deref(), Usecase::Transcript).await?;
         let options = hearing_options(&lease, &call)?;
+        let gate = self.gate(&lease.config().load.options.voice_filter, call.voice_filter).await?;
         Ok(Transcription {
-            sound: read_aside(call.audio)?,
+            sound: sound::read_aside(call.audio)?,
+            gate,
             lease,
             runtime: self.clone(),
             waiting: Vec::new(),
             has_ended: false,
+            n_read: 0,
             n_done: 0,
+            runs: Runs::default(),
+            last_speech_secs: 0.0,
+            window_secs: 0.0,
             options,
             prompt: call.prompt,
             previous: Vec::new(),
@@ -114,35 +138,6 @@ fn hearing_options(lease: &Lease, call: &TranscribeCall) -> Result<HearingOption
     Ok(if temperature > 0.0 { HearingOptions { temperatures: vec![temperature], ..base } } else { base })
 }
 
-/// Reads a file on a thread of its own, a little ahead of whoever takes the samples. It ends with the receiver.
-fn read_aside(audio: Box<dyn MediaSource>) -> Result<mpsc::Receiver<Result<Vec<f32>, MediaError>>, RuntimeError> {
-    let mut reader = AudioReader::open(audio)?;
-    let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
-    let read = move || {
-        let mut piece = Vec::new();
-        loop {
-            match reader.read() {
-                Ok(Some(samples)) => piece.extend(samples),
-                Ok(None) => {
-                    // The last piece; nobody misses it who is gone.
-                    let _ = sender.blocking_send(Ok(piece));
-                    return;
-                }
-                Err(error) => {
-                    let _ = sender.blocking_send(Err(error));
-                    return;
-                }
-            }
-            if piece.len() >= PIECE_LEN && sender.blocking_send(Ok(std::mem::take(&mut piece))).is_err() {
-                return;
-            }
-        }
-    };
-    let thread = std::thread::Builder::new().name("audio".into()).spawn(read);
-    thread.map_err(|error| EngineError::Decode { reason: format!("no thread could be started: {error}") })?;
-    Ok(receiver)
-}
-
 impl Transcription {
     /// The model that writes.
     pub fn model(&self) -> &str {
@@ -159,9 +154,18 @@ impl Transcription {
         self.options.task
     }
 
-    /// Seconds of the recording that are written down.
+    /// Seconds of the recording that are written down; in the end, how long it is.
     pub fn done_secs(&self) -> f64 {
-        self.n_done as f64 / HEARING_RATE as f64
+        if self.has_ended && self.waiting.is_empty() {
+            return secs(self.n_read);
+        }
+        self.runs.secs(self.n_done)
+    }
+
+    /// Where the window of the segment that [`Transcription::next`] gave last begins, in seconds from the start of the
+    /// recording.
+    pub fn window_secs(&self) -> f64 {
+        self.window_secs
     }
 
     /// Tokens written, those of discarded tries included.
@@ -195,11 +199,49 @@ impl Transcription {
         let window_len = self.lease.transcribe()?.info.window_len;
         while self.waiting.len() < window_len && !self.has_ended {
             match self.sound.recv().await {
-                Some(samples) => self.waiting.extend(samples?),
-                None => self.has_ended = true,
+                Some(samples) => self.listen(samples?).await?,
+                None => self.end().await?,
             }
         }
         Ok(())
+    }
+
+    /// Takes samples of the recording, or what of them is speech.
+    async fn listen(&mut self, samples: Vec<f32>) -> Result<(), RuntimeError> {
+        let from = self.n_read;
+        self.n_read += samples.len() as u64;
+        match &mut self.gate {
+            None => self.hear_later(from, &samples),
+            Some(gate) => {
+                for piece in gate.push(&self.runtime, &samples).await? {
+                    self.hear_later(piece.from, &piece.samples);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn end(&mut self) -> Result<(), RuntimeError> {
+        self.has_ended = true;
+        // The detector is not needed any more.
+        if let Some(mut gate) = self.gate.take() {
+            for piece in gate.finish(&self.runtime).await? {
+                self.hear_later(piece.from, &piece.samples);
+            }
+        }
+        Ok(())
+    }
+
+    fn hear_later(&mut self, from: u64, samples: &[f32]) {
+        self.runs.add(from, samples.len() as u64);
+        self.waiting.extend_from_slice(samples);
+    }
+
+    /// Passes over the first `n` samples that wait.
+    fn pass(&mut self, n: usize) {
+        self.waiting.drain(..n);
+        self.n_done += n as u64;
+        self.runs.forget(self.n_done);
     }
 
     /// Passes over a window in which nothing can be said: of silence Whisper makes the words that it has met beside
@@ -210,8 +252,7 @@ impl Transcription {
         if !is_mute(&self.waiting[..len]) {
             return false;
         }
-        self.waiting.drain(..len);
-        self.n_done += len as u64;
+        self.pass(len);
         self.previous.clear();
         true
     }
@@ -223,6 +264,7 @@ impl Transcription {
             samples: self.waiting[..len].into(),
             prompt: self.prompt.clone(),
             previous: self.previous.clone(),
+            last_speech_secs: self.last_speech_secs - secs(self.n_done),
             options: Arc::new(self.options.clone()),
         };
         let mut answered = model.thread.submit(vec![window], self.runtime.time_limit())?.await?;
@@ -231,7 +273,8 @@ impl Transcription {
 
     /// Takes what was heard in a window and moves on.
     fn take(&mut self, heard: HeardWindow) {
-        let start_secs = self.done_secs();
+        let start_secs = secs(self.n_done);
+        self.window_secs = self.runs.secs(self.n_done);
         self.n_tokens += heard.n_tokens;
         if !heard.segments.is_empty() && self.language.is_none() {
             self.language = Some((heard.language, heard.language_name));
@@ -245,13 +288,17 @@ impl Transcription {
         } else {
             self.previous.clear();
         }
-        self.ready.extend(heard.segments.into_iter().map(|segment| moved(segment, start_secs)));
+        if let Some(last) = heard.segments.last() {
+            self.last_speech_secs = start_secs + last.end_secs;
+        }
+        for segment in heard.segments {
+            self.ready.push_back(self.runs.moved(later(segment, start_secs)));
+        }
         let window_len = self.lease.transcribe().map_or(self.waiting.len(), |model| model.info.window_len);
         let whole = self.waiting.len().min(window_len);
         let resume = heard.resume_secs.map(|secs| (secs * HEARING_RATE as f64) as usize);
         let n_heard = resume.filter(|&n| n > 0).map_or(whole, |n| n.min(whole));
-        self.waiting.drain(..n_heard);
-        self.n_done += n_heard as u64;
+        self.pass(n_heard);
     }
 }
 
@@ -270,8 +317,12 @@ fn is_mute(samples: &[f32]) -> bool {
     samples.len() < SHORTEST || samples.chunks(FRAME).all(is_silent)
 }
 
+fn secs(samples: u64) -> f64 {
+    samples as f64 / HEARING_RATE as f64
+}
+
 /// The segment with its times moved by `secs`.
-fn moved(mut segment: HeardSegment, secs: f64) -> HeardSegment {
+fn later(mut segment: HeardSegment, secs: f64) -> HeardSegment {
     segment.start_secs += secs;
     segment.end_secs += secs;
     for word in &mut segment.words {
@@ -282,17 +333,4 @@ fn moved(mut segment: HeardSegment, secs: f64) -> HeardSegment {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::is_mute;
-
-    #[test]
-    fn silence_and_clicks_are_no_speech() {
-        let tone = |len: usize, peak: f32| -> Vec<f32> { (0..len).map(|n| peak * (n as f32 * 0.1).sin()).collect() };
-        assert!(is_mute(&[]) && is_mute(&[0.5]) && is_mute(&[0.0; 480_000]));
-        assert!(is_mute(&tone(16_000, 1e-5)) && is_mute(&tone(700, 0.5)));
-        assert!(!is_mute(&tone(16_000, 1e-3)) && !is_mute(&tone(1600, 0.1)));
-        let mut late = vec![0.0; 32_000];
-        late.extend(tone(1600, 0.01));
-        assert!(!is_mute(&late), "quiet at first");
-    }
-}
+mod tests;

@@ -5,16 +5,29 @@ use ingle_engine::{HEARING_RATE, VoiceChunk};
 
 use crate::{Runtime, RuntimeError};
 
-/// From this probability on it is speech.
-const THRESHOLD: f32 = 0.5;
-/// Below this it is none any more.
-const END_THRESHOLD: f32 = 0.35;
-/// Speech that is shorter is noise.
-const MIN_SPEECH: usize = HEARING_RATE / 4;
-/// Silence that is shorter ends nothing.
-const MIN_SILENCE: usize = HEARING_RATE / 10;
-/// Silence that stays at each end of speech.
-const PAD: usize = HEARING_RATE * 30 / 1000;
+/// From where on it is speech.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct VoiceRule {
+    /// From this probability on it is speech.
+    pub(crate) threshold: f32,
+    /// Below this it is none any more.
+    pub(crate) end_threshold: f32,
+    /// Samples; speech that is not longer is noise.
+    pub(crate) min_speech: usize,
+    /// Samples; silence that is shorter ends nothing.
+    pub(crate) min_silence: usize,
+    /// Samples of silence that stay at each end of speech.
+    pub(crate) pad: usize,
+}
+
+/// The rule of Silero's own library.
+const LIBRARY: VoiceRule = VoiceRule {
+    threshold: 0.5,
+    end_threshold: 0.35,
+    min_speech: HEARING_RATE / 4,
+    min_silence: HEARING_RATE / 10,
+    pad: HEARING_RATE * 30 / 1000,
+};
 /// Samples of one request to the detector.
 const PIECE_SECS: usize = 30;
 
@@ -55,7 +68,7 @@ impl Runtime {
             memory = heard.memory;
         }
         let secs = |sample: usize| sample as f64 / HEARING_RATE as f64;
-        let found = segments(&probabilities, frame_len, call.samples.len());
+        let found = segments(&probabilities, frame_len, call.samples.len(), &LIBRARY);
         Ok(found
             .into_iter()
             .map(|(start, end)| VoiceSegment { start_secs: secs(start), end_secs: secs(end) })
@@ -65,48 +78,53 @@ impl Runtime {
 
 /// Speech in samples, by the rules of `get_speech_timestamps` of Silero's library: it begins at the threshold, ends with
 /// enough silence, and keeps a little silence at its ends.
-fn segments(probabilities: &[f32], frame_len: usize, n_samples: usize) -> Vec<(usize, usize)> {
+pub(crate) fn segments(
+    probabilities: &[f32],
+    frame_len: usize,
+    n_samples: usize,
+    rule: &VoiceRule,
+) -> Vec<(usize, usize)> {
     let mut found: Vec<(usize, usize)> = Vec::new();
     let mut start = None;
     let mut silence_from = None;
     for (index, &probability) in probabilities.iter().enumerate() {
         let at = index * frame_len;
-        if probability >= THRESHOLD {
+        if probability >= rule.threshold {
             silence_from = None;
             start.get_or_insert(at);
-        } else if let (Some(begun), true) = (start, probability < END_THRESHOLD) {
+        } else if let (Some(begun), true) = (start, probability < rule.end_threshold) {
             let end = *silence_from.get_or_insert(at);
-            if at - end >= MIN_SILENCE {
-                if end - begun > MIN_SPEECH {
+            if at - end >= rule.min_silence {
+                if end - begun > rule.min_speech {
                     found.push((begun, end));
                 }
                 (start, silence_from) = (None, None);
             }
         }
     }
-    if let Some(begun) = start.filter(|&begun| n_samples.saturating_sub(begun) > MIN_SPEECH) {
+    if let Some(begun) = start.filter(|&begun| n_samples.saturating_sub(begun) > rule.min_speech) {
         found.push((begun, n_samples));
     }
-    padded(found, n_samples)
+    padded(found, n_samples, rule.pad)
 }
 
 /// Segments with silence at their ends; what is too near for that shares the silence between.
-fn padded(mut found: Vec<(usize, usize)>, n_samples: usize) -> Vec<(usize, usize)> {
+fn padded(mut found: Vec<(usize, usize)>, n_samples: usize, pad: usize) -> Vec<(usize, usize)> {
     if let Some(first) = found.first_mut() {
-        first.0 = first.0.saturating_sub(PAD);
+        first.0 = first.0.saturating_sub(pad);
     }
     for at in 0..found.len() {
         if at + 1 == found.len() {
-            found[at].1 = (found[at].1 + PAD).min(n_samples);
+            found[at].1 = (found[at].1 + pad).min(n_samples);
             break;
         }
         let between = found[at + 1].0 - found[at].1;
-        if between < 2 * PAD {
+        if between < 2 * pad {
             found[at].1 += between / 2;
             found[at + 1].0 -= between / 2;
         } else {
-            found[at].1 += PAD;
-            found[at + 1].0 -= PAD;
+            found[at].1 += pad;
+            found[at + 1].0 -= pad;
         }
     }
     found
@@ -114,13 +132,13 @@ fn padded(mut found: Vec<(usize, usize)>, n_samples: usize) -> Vec<(usize, usize
 
 #[cfg(test)]
 mod tests {
-    use super::segments;
+    use super::{LIBRARY, segments};
 
     const FRAME: usize = 512;
 
     fn check(runs: &[(f32, usize)], wanted: &[(usize, usize)]) {
         let probabilities: Vec<f32> = runs.iter().flat_map(|&(p, n)| std::iter::repeat_n(p, n)).collect();
-        assert_eq!(segments(&probabilities, FRAME, probabilities.len() * FRAME), wanted, "{runs:?}");
+        assert_eq!(segments(&probabilities, FRAME, probabilities.len() * FRAME, &LIBRARY), wanted, "{runs:?}");
     }
 
     #[test]

@@ -96,7 +96,8 @@ fn media_bytes(body: &[u8]) -> usize {
     body.split(|byte| !is_letter(byte)).map(<[u8]>::len).filter(|length| *length >= LEAST).sum()
 }
 
-fn slow_body() -> ApiError {
+/// 400: the client sends too slowly.
+pub(crate) fn slow_body() -> ApiError {
     ApiError::bad_request("body_timeout", "the body did not arrive in time; send it faster")
 }
 
@@ -121,9 +122,14 @@ fn check_headers(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::bad_request("unsupported_content_type", message))
 }
 
+/// Bytes of the body as the head announces them.
+pub(crate) fn announced_bytes(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 async fn read_bounded(request: Request, limit: usize) -> Result<Bytes, ApiError> {
     let headers = request.headers();
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let announced = announced_bytes(headers);
     let waits = headers.contains_key(header::EXPECT);
     let mut body = request.into_body();
     if announced.is_some_and(|bytes| bytes > limit as u64) {
@@ -146,7 +152,8 @@ async fn read_bounded(request: Request, limit: usize) -> Result<Bytes, ApiError>
     Ok(read.freeze())
 }
 
-async fn discard(body: &mut Body, limit: usize) {
+/// Reads on and throws away, up to [`DISCARD_FACTOR`] times `limit` bytes.
+pub(crate) async fn discard(body: &mut Body, limit: usize) {
     let mut left = DISCARD_FACTOR.saturating_mul(limit as u64);
     while let Some(Ok(frame)) = body.frame().await {
         left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));

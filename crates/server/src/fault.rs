@@ -43,6 +43,9 @@ impl From<RuntimeError> for ApiError {
             RuntimeError::Media(_) => {
                 Self { param: Some("file".into()), ..Self::bad_request("invalid_audio", message) }
             }
+            RuntimeError::NoDetector => {
+                Self { param: Some("vad_filter".into()), ..Self::bad_request("no_detector", message) }
+            }
             RuntimeError::Grammar(error) => of_grammar(&error, message),
             RuntimeError::InvalidParameter { parameter, .. } => Self::invalid_value(parameter, message),
         }

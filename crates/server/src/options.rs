@@ -32,6 +32,8 @@ pub struct ServerOptions {
     pub rate_limit: Option<NonZeroU32>,
     /// Largest body of a request. 64 MiB: images travel as base64.
     pub body_limit_bytes: usize,
+    /// Largest form with a recording. 1 GiB: it goes to disk as it comes, so that an hour of sound takes no memory.
+    pub audio_limit_bytes: usize,
     /// Largest body beside media in base64.
     pub text_limit_bytes: usize,
     /// Answers of so many bytes and more are compressed for clients that want it; absent is never.
@@ -52,7 +54,7 @@ pub struct ServerOptions {
     pub keep_alive: Duration,
     /// How long a client may take to send the head of a request, and how long an idle connection is kept.
     pub header_timeout: Duration,
-    /// How long a client may take to send the body of a request.
+    /// How long a client may take to send the body of a request; for a recording, each next piece of it.
     pub body_timeout: Duration,
     /// Is `/metrics` there?
     pub metrics: bool,
@@ -69,6 +71,7 @@ impl Default for ServerOptions {
             allow_cross_site: false,
             rate_limit: None,
             body_limit_bytes: 64 << 20,
+            audio_limit_bytes: 1 << 30,
             text_limit_bytes: 15 << 20,
             compress_from_bytes: Some(1024),
             base_url: None,

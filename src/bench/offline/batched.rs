@@ -103,6 +103,7 @@ fn work<'a>(engine: &'a Engine, name: &str, case: &Case, audio: Option<&Path>) -
                 samples: Arc::clone(&samples),
                 prompt: String::new(),
                 previous: Vec::new(),
+                last_speech_secs: 0.0,
                 options: Arc::default(),
             };
             let done = ask(bench, &model.thread, vec![window; n_calls], |_| 0.0)?;

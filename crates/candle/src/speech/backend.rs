@@ -9,8 +9,8 @@ use std::time::Duration;
 use candle_core::Device;
 use ingle_engine::{
     Backend, BatchConfig, BatchModel, BatchThread, Engine, EngineError, Hardware, HeardWindow, HearingInfo,
-    HearingWindow, Interrupt, LoadOptions, MemoryEstimate, SpeakInfo, SpeakModel, SpokenText, TranscribeModel,
-    VoiceActivity, VoiceChunk, VoiceInfo, VoiceModel,
+    HearingOptions, HearingWindow, Interrupt, LoadOptions, MemoryEstimate, SpeakInfo, SpeakModel, SpokenText,
+    TranscribeModel, VoiceActivity, VoiceChunk, VoiceInfo, VoiceModel,
 };
 
 use super::Precision;
@@ -66,7 +66,7 @@ impl Backend for SpeechBackend {
             Kind::Whisper => {
                 let mut files = ModelFiles::open(&options.path).map_err(|error| load_error(options, error))?;
                 let dims = Dims::of(&mut files).map_err(|error| load_error(options, error))?;
-                Ok(whisper_memory(&dims, options.speech.is_int8))
+                Ok(whisper_memory(&dims, options))
             }
             Kind::Piper | Kind::Vad => onnx_memory(options),
         }
@@ -92,18 +92,29 @@ fn n_threads(options: &LoadOptions, hardware: &Hardware) -> usize {
     options.threads.unwrap_or_else(cores).max(1)
 }
 
-/// Weights as they are computed with, and what a full batch of windows needs beside them.
-fn whisper_memory(dims: &Dims, is_int8: bool) -> MemoryEstimate {
-    let width = dims.width as u64;
-    let per_window = dims.n_audio as u64 * width * 2 * dims.n_decoder_layers as u64 * 4;
-    let texts = (dims.n_text as u64 / 2) * width * 2 * dims.n_decoder_layers as u64 * 4;
+/// Windows that are written down together.
+fn n_windows(options: &LoadOptions) -> usize {
+    options.parallel.unwrap_or(WINDOWS_AT_ONCE)
+}
+
+/// Weights as they are computed with, and what a full batch of windows needs beside them: each is written as several
+/// texts at once, beams or, where those fail, draws, and each text may become as long as the model can write.
+fn whisper_memory(dims: &Dims, options: &LoadOptions) -> MemoryEstimate {
+    let (width, n_layers) = (dims.width as u64, dims.n_decoder_layers as u64);
+    let n_windows = n_windows(options) as u64;
+    let best_of = HearingOptions::default().best_of;
+    let n_texts = n_windows * options.speech.n_beams.unwrap_or(1).max(best_of) as u64;
+    // Keys and values of a layer.
+    let window = dims.n_audio as u64 * width * 2 * 4;
+    let texts = n_texts * dims.n_text as u64 * width * 2 * 4;
     let encoder = dims.n_audio as u64 * width * 4 * 12;
     let embeddings = (dims.n_vocab as u64) * width * 4;
-    let weights = dims.n_parameters() * if is_int8 { 1 } else { 4 } + embeddings;
+    let weights = dims.n_parameters() * if options.speech.is_int8 { 1 } else { 4 } + embeddings;
     MemoryEstimate {
         weight_bytes: weights,
-        cache_bytes: (per_window + texts) * WINDOWS_AT_ONCE as u64,
-        compute_bytes: encoder + WINDOWS_AT_ONCE as u64 * dims.n_vocab as u64 * 8,
+        cache_bytes: (n_windows * window + texts) * n_layers,
+        // One layer is held twice while texts change places; logits come as a tensor and as rows.
+        compute_bytes: encoder + texts + n_texts * dims.n_vocab as u64 * 8,
     }
 }
 
@@ -168,9 +179,9 @@ fn load_whisper(options: &LoadOptions, hardware: &Hardware) -> Result<Engine, En
         is_multilingual: whisper.vocabulary().multilingual,
         architecture: "whisper".into(),
     };
-    let memory = whisper_memory(whisper.dims(), options.speech.is_int8);
+    let memory = whisper_memory(whisper.dims(), options);
     let most = options.max_waiting.unwrap_or(DEFAULT_MAX_WAITING);
-    let config = config(options, "windows", options.parallel.unwrap_or(WINDOWS_AT_ONCE), most);
+    let config = config(options, "windows", n_windows(options), most);
     let thread = BatchThread::start(config, move |_| Ok(Listener { whisper, threads }))?;
     Ok(Engine { transcribe: Some(TranscribeModel { thread, info: Arc::new(info) }), memory, ..Engine::default() })
 }
@@ -183,13 +194,12 @@ impl BatchModel for Speaker {
 
     fn run(&mut self, batch: &[SpokenText], interrupt: &Interrupt<'_>) -> Result<Vec<Vec<f32>>, EngineError> {
         let speak = |text: &SpokenText| {
-            if interrupt.is_raised() {
+            let is_vain = || interrupt.is_raised();
+            if is_vain() {
                 return Ok(Vec::new());
             }
-            self.0.speak(&text.text, text.speaker, text.speed).map_err(|error| match error {
-                PiperError::Espeak(_) | PiperError::TooLong { .. } | PiperError::Speaker { .. } => {
-                    EngineError::Speak { reason: error.to_string() }
-                }
+            self.0.speak(&text.text, text.speaker, text.speed, &is_vain).map_err(|error| match error {
+                PiperError::Espeak(_) | PiperError::Speaker { .. } => EngineError::Speak { reason: error.to_string() },
                 error => EngineError::Decode { reason: error.to_string() },
             })
         };
@@ -232,4 +242,37 @@ fn load_vad(options: &LoadOptions) -> Result<Engine, EngineError> {
     let thread = BatchThread::start(config(options, "seconds", 60, MAX_WAITING_SECS), move |_| Ok(Detector(vad)))?;
     let voice = VoiceModel { thread, info: VoiceInfo { frame_len: FRAME_LEN } };
     Ok(Engine { voice: Some(voice), memory: onnx_memory(options)?, ..Engine::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use ingle_engine::SpeechOptions;
+
+    use super::*;
+
+    /// Sizes of tiny.
+    const TINY: Dims = Dims {
+        n_mels: 80,
+        n_audio: 1500,
+        n_text: 448,
+        width: 384,
+        n_heads: 6,
+        n_vocab: 51_865,
+        n_encoder_layers: 4,
+        n_decoder_layers: 4,
+    };
+
+    #[test]
+    fn memory_counts_every_text_that_may_be_written_at_once() {
+        let cache = |parallel, n_beams| {
+            let speech = SpeechOptions { n_beams, ..SpeechOptions::default() };
+            let options = LoadOptions { parallel, speech, ..LoadOptions::default() };
+            whisper_memory(&TINY, &options).cache_bytes
+        };
+        let (window, text) = (1500 * 384 * 2 * 4 * 4, 448 * 384 * 2 * 4 * 4);
+        // Draws are five, where beams are not more.
+        assert_eq!(cache(None, None), 8 * (window + 5 * text));
+        assert_eq!(cache(Some(1), Some(3)), window + 5 * text);
+        assert_eq!(cache(Some(2), Some(10)), 2 * (window + 10 * text));
+    }
 }

@@ -324,6 +324,11 @@ fn backend_options(written: &[String]) -> Resolved<BackendOptions> {
             "precision" => options.is_bf16 = more::is_bf16(line, value)?,
             "beam_size" => options.beam_size = option_count(line, value)?,
             "compute_type" => options.is_int8 = more::is_int8(line, value)?,
+            "vad_filter" => options.voice_filter.is_on = option_flag(line, value)?,
+            "vad_model" => options.voice_filter.model = Some(more::option_model(line, value)?),
+            "vad_threshold" => options.voice_filter.threshold = Some(more::probability(line, value)?),
+            "min_silence_duration_ms" => options.voice_filter.min_silence_ms = Some(option_number(line, value)?),
+            "speech_pad_ms" => options.voice_filter.pad_ms = Some(option_number(line, value)?),
             // What else there may be is a warning; see `keys`.
             _ => {}
         }

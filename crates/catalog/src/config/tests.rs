@@ -210,3 +210,16 @@ fn every_option_that_works_changes_the_configuration() {
         );
     }
 }
+
+#[test]
+fn options_of_models_that_hear_are_read_and_checked() {
+    let with = |option: &str| config(&format!("backend: whisper\noptions: ['{option}']"));
+    for option in crate::keys::HEARING_OPTIONS.iter().map(|(option, _)| option) {
+        let differs =
+            |value: &str| with(&format!("{option}:{value}")).is_ok_and(|config| config.load != LoadConfig::default());
+        assert!(["true", "3", "0.3", "int8", "name"].into_iter().any(differs), "{option} changes nothing");
+    }
+    for wrong in ["vad_filter:maybe", "vad_threshold:2", "vad_model:", "vad_model:../x", "speech_pad_ms:-1"] {
+        assert!(with(wrong).is_err(), "{wrong}");
+    }
+}

@@ -21,6 +21,15 @@ const OPUS_PACKET: usize = 1920;
 const RATES: std::ops::RangeInclusive<u32> = 1_000..=768_000;
 /// Packets in a row that may be damaged before the file is given up.
 const MAX_DAMAGED: usize = 1000;
+/// Frames of a packet that a file may announce. Decoders set room aside for as many as are announced; the longest real
+/// packets, of FLAC, have 65,535.
+const MAX_PACKET_FRAMES: u64 = 1 << 16;
+/// Channels that a file may have.
+const MAX_CHANNELS: usize = 64;
+/// Bytes of a packet that is decoded.
+const MAX_PACKET_BYTES: usize = 32 << 20;
+/// Seconds of a packet that is believed.
+const MAX_PACKET_SECS: usize = 10;
 
 /// Why a file is not heard.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -82,15 +91,7 @@ impl AudioReader {
         let probe = symphonia::default::get_probe();
         let opened = probe.probe(&Hint::new(), stream, FormatOptions::default(), MetadataOptions::default());
         let format = opened.map_err(|error| MediaError::Unknown { reason: error.to_string() })?;
-        let track = format.default_track(TrackType::Audio).ok_or(MediaError::NoTrack)?;
-        let (track_id, delay) = (track.id, track.delay.unwrap_or(0));
-        let parameters = track.codec_params.as_ref().and_then(|parameters| parameters.audio());
-        let parameters = parameters.ok_or(MediaError::NoTrack)?;
-        let codec = codec(parameters)?;
-        let n_to_skip = match codec {
-            Codec::Opus(_) => (delay / (OPUS_RATE / RATE)) as usize,
-            Codec::Symphonia(_) => 0,
-        };
+        let Opened { track_id, codec, n_to_skip } = open_track(&*format)?;
         Ok(Self {
             track_id,
             codec,
@@ -113,7 +114,8 @@ impl AudioReader {
                 Ok(Some(packet)) if packet.track_id == self.track_id => self.decode(&packet)?,
                 Ok(Some(_)) => Vec::new(),
                 // A file that was cut off is heard as far as it goes.
-                Ok(None) | Err(SymphoniaError::IoError(_) | SymphoniaError::ResetRequired) => self.end()?,
+                Ok(None) | Err(SymphoniaError::IoError(_)) => self.end()?,
+                Err(SymphoniaError::ResetRequired) => self.reopen()?,
                 Err(SymphoniaError::DecodeError(reason)) => {
                     self.damage(reason)?;
                     Vec::new()
@@ -128,7 +130,19 @@ impl AudioReader {
         if self.has_sound { Ok(None) } else { Err(MediaError::Empty) }
     }
 
+    /// Goes on with the next link of a chained Ogg file, such as a recorded radio stream has one for each song.
+    fn reopen(&mut self) -> Result<Vec<f32>, MediaError> {
+        let rest = self.resampler.take().map(|(_, mut resampler)| resampler.finish()).unwrap_or_default();
+        let Opened { track_id, codec, n_to_skip } = open_track(&*self.format)?;
+        (self.track_id, self.codec, self.n_to_skip) = (track_id, codec, n_to_skip);
+        Ok(rest)
+    }
+
     fn decode(&mut self, packet: &Packet) -> Result<Vec<f32>, MediaError> {
+        if packet.data.len() > MAX_PACKET_BYTES {
+            self.damage(&format!("a packet of {} bytes", packet.data.len()))?;
+            return Ok(Vec::new());
+        }
         let decoded = match &mut self.codec {
             Codec::Opus(_) => return self.decode_opus(packet),
             Codec::Symphonia(decoder) => decoder.decode(packet),
@@ -137,6 +151,12 @@ impl AudioReader {
             Ok(sound) => {
                 let rate = sound.spec().rate();
                 let n_channels = sound.num_planes();
+                let n_frames = sound.frames();
+                // Room for what a small packet claims to unpack to could be many times the file's size.
+                if n_frames > (MAX_PACKET_SECS * rate as usize).max(MAX_PACKET_FRAMES as usize) {
+                    self.damage(&format!("a packet of {n_frames} samples at {rate} Hz"))?;
+                    return Ok(Vec::new());
+                }
                 let mut interleaved: Vec<f32> = Vec::new();
                 sound.copy_to_vec_interleaved(&mut interleaved);
                 self.n_damaged = 0;
@@ -201,7 +221,33 @@ impl AudioReader {
     }
 }
 
+/// A track that can be decoded.
+struct Opened {
+    track_id: u32,
+    codec: Codec,
+    /// Samples at the start that belong to the codec, not to the sound.
+    n_to_skip: usize,
+}
+
+/// The first audio track of the file, or of the link of a chained file that has just begun.
+fn open_track(format: &dyn FormatReader) -> Result<Opened, MediaError> {
+    let track = format.default_track(TrackType::Audio).ok_or(MediaError::NoTrack)?;
+    let parameters = track.codec_params.as_ref().and_then(|parameters| parameters.audio());
+    let codec = codec(parameters.ok_or(MediaError::NoTrack)?)?;
+    let n_to_skip = match codec {
+        Codec::Opus(_) => (track.delay.unwrap_or(0) / (OPUS_RATE / RATE)) as usize,
+        Codec::Symphonia(_) => 0,
+    };
+    Ok(Opened { track_id: track.id, codec, n_to_skip })
+}
+
 fn codec(parameters: &AudioCodecParameters) -> Result<Codec, MediaError> {
+    if let Some(n) = parameters.max_frames_per_packet.filter(|&n| n > MAX_PACKET_FRAMES) {
+        return Err(MediaError::Codec { reason: format!("packets of {n} samples") });
+    }
+    if let Some(n) = parameters.channels.as_ref().map(|channels| channels.count()).filter(|&n| n > MAX_CHANNELS) {
+        return Err(MediaError::Codec { reason: format!("{n} channels") });
+    }
     if parameters.codec == CODEC_ID_OPUS {
         if parameters.channels.as_ref().is_some_and(|channels| channels.count() > 2) {
             return Err(MediaError::Codec { reason: "Opus with more than two channels".into() });

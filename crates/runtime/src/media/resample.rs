@@ -38,11 +38,16 @@ impl Resampler {
             return samples.to_vec();
         }
         self.n_in += samples.len() as u64;
-        self.waiting.extend_from_slice(samples);
-        let mut output = Vec::new();
-        while let Some(chunk) = self.next_chunk() {
-            self.convert(&chunk, &mut output);
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.extend_from_slice(samples);
+        let (mut output, mut n_taken) = (Vec::new(), 0);
+        while let Some(len) = self.chunk_len().filter(|len| waiting.len() - n_taken >= *len) {
+            self.convert(&waiting[n_taken..n_taken + len], &mut output);
+            n_taken += len;
         }
+        // Once for all chunks: what moves up behind each of them would make a long piece cost its square.
+        waiting.drain(..n_taken);
+        self.waiting = waiting;
         output
     }
 
@@ -59,9 +64,9 @@ impl Resampler {
         output
     }
 
-    fn next_chunk(&mut self) -> Option<Vec<f32>> {
-        let len = self.fft.as_ref()?.input_frames_next();
-        (self.waiting.len() >= len).then(|| self.waiting.drain(..len).collect())
+    /// Samples of the next chunk; absent where nothing is converted.
+    fn chunk_len(&self) -> Option<usize> {
+        self.fft.as_ref().map(rubato::Resampler::input_frames_next)
     }
 
     /// Converts a chunk; one that is too short is filled up with silence.

@@ -1,4 +1,5 @@
 //! Endpoints that hear and speak.
+mod filter;
 mod form;
 mod speech;
 mod transcriptions;

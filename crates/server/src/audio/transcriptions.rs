@@ -10,6 +10,7 @@ use futures_util::stream::{self, StreamExt};
 use ingle_api::openai::{Transcript, TranscriptEvent, TranscriptSegment, TranscriptWord};
 use ingle_runtime::{HeardSegment, HearingTask, TranscribeCall, TranscriptForm, Transcription};
 
+use super::filter::voice_filter;
 use super::form::AudioForm;
 use crate::body::model_in_query;
 use crate::error::ApiError;
@@ -17,7 +18,7 @@ use crate::metrics::FinishedCall;
 use crate::sse::{self, Frames, write_frame};
 use crate::state::ServerState;
 
-/// Segments of a window begin within so many hundredths of a second of it.
+/// `seek` counts hundredths of a second.
 const HUNDREDTHS: f64 = 100.0;
 
 /// What the answer looks like.
@@ -115,6 +116,7 @@ fn call(
         temperature: form.number("temperature")?,
         n_beams: None,
         word_times,
+        voice_filter: voice_filter(&form)?,
         audio: Box::new(form.file),
     })
 }
@@ -133,8 +135,8 @@ struct Answer {
 impl Answer {
     /// The next segment, which is also kept.
     async fn next(&mut self) -> Result<Option<TranscriptSegment>, ApiError> {
-        let seek = (self.transcription.done_secs() * HUNDREDTHS) as u64;
         let Some(heard) = self.transcription.next().await? else { return Ok(None) };
+        let seek = (self.transcription.window_secs() * HUNDREDTHS).round() as u64;
         let words = heard.words.iter().map(|word| TranscriptWord {
             word: word.text.trim().to_owned(),
             start: rounded(word.start_secs),
@@ -148,7 +150,7 @@ impl Answer {
             }
             self.text.push_str(&form.segment(segments.len(), &heard));
         }
-        let segment = segment(segments.len(), seek.min((heard.start_secs * HUNDREDTHS) as u64), heard);
+        let segment = segment(segments.len(), seek, heard);
         segments.push(segment.clone());
         self.transcript.text.push_str(&segment.text);
         Ok(Some(segment))

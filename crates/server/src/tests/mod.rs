@@ -8,6 +8,7 @@ mod golden;
 mod lifecycle;
 mod management;
 mod streams;
+mod uploads;
 
 use std::sync::Arc;
 

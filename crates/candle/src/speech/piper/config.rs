@@ -132,6 +132,35 @@ impl VoiceConfig {
         names
     }
 
+    /// Cuts phonemes into parts of at most `most` ids each, start and end apart: behind a blank, or anywhere where there is
+    /// none.
+    pub fn parts<'a>(&self, phonemes: &'a str, most: usize) -> Vec<&'a str> {
+        let count = |text: &str| text.chars().map(|phoneme| self.n_ids(phoneme)).sum::<usize>();
+        let mut parts = Vec::new();
+        let (mut from, mut blank, mut n_ids) = (0, None, 0);
+        for (at, phoneme) in phonemes.char_indices() {
+            let added = self.n_ids(phoneme);
+            if n_ids + added > most && at > from {
+                let cut = blank.unwrap_or(at);
+                parts.push(&phonemes[from..cut]);
+                (from, blank, n_ids) = (cut, None, count(&phonemes[cut..at]));
+            }
+            n_ids += added;
+            if phoneme == ' ' {
+                blank = Some(at + 1);
+            }
+        }
+        parts.push(&phonemes[from..]);
+        parts
+    }
+
+    /// Ids of a phoneme with its gap; none where the voice does not know it.
+    fn n_ids(&self, phoneme: char) -> usize {
+        let of = |phoneme: char| self.phoneme_id_map.get(phoneme.encode_utf8(&mut [0; 4]) as &str).map(Vec::len);
+        let between = of(BETWEEN).unwrap_or(0);
+        std::iter::once(phoneme).nfd().filter_map(of).map(|n_ids| n_ids + between).sum()
+    }
+
     /// Ids of phonemes with start, end and gaps; phonemes the voice does not know are left out. None: nothing is left.
     pub fn ids(&self, phonemes: &str) -> Option<Vec<i32>> {
         let of = |phoneme: char| self.phoneme_id_map.get(phoneme.encode_utf8(&mut [0; 4]) as &str);
@@ -146,5 +175,41 @@ impl VoiceConfig {
         let says_something = ids.len() > n_lead && phonemes.chars().any(char::is_alphabetic);
         ids.extend(of(END).into_iter().flatten());
         says_something.then_some(ids)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A voice of letters, each with one id.
+    fn letters() -> VoiceConfig {
+        let map: HashMap<String, Vec<i32>> =
+            ('a'..='z').chain([' ', START, END, BETWEEN]).zip(0..).map(|(c, id)| (c.to_string(), vec![id])).collect();
+        let json = serde_json::json!({"audio": {"sample_rate": 16_000}, "phoneme_type": "text", "phoneme_id_map": map});
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn long_phonemes_are_cut_at_blanks_or_hard() {
+        let config = letters();
+        let words = "abcd efgh ij ".repeat(500);
+        let endless = "x".repeat(5000);
+        let mixed = format!("{endless} {words}{endless}");
+        for text in [words.as_str(), &endless, &mixed, "", "a", "ü".repeat(300).as_str()] {
+            for most in [1, 2, 20, 64, 4096, 1 << 20] {
+                let parts = config.parts(text, most);
+                assert_eq!(parts.concat(), text);
+                let frame = config.ids("a").unwrap().len() - 2;
+                for part in &parts {
+                    let n_ids = config.ids(part).map_or(0, |ids| ids.len() - frame);
+                    assert!(n_ids <= most.max(2), "{n_ids} ids where {most} may be");
+                }
+            }
+        }
+        // Each letter has an id and a gap.
+        assert_eq!(config.parts("abcd efgh ij", 20), ["abcd efgh ", "ij"]);
+        assert_eq!(config.parts("abcdefgh", 8), ["abcd", "efgh"]);
+        assert!(config.parts(&words, 100).iter().rev().skip(1).all(|part| part.ends_with(' ')));
     }
 }

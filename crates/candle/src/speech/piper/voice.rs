@@ -9,8 +9,11 @@ use rten_tensor::{NdTensor, NdTensorView};
 
 use super::{Espeak, EspeakError, VoiceConfig};
 
-/// Ids of a sentence at most; longer ones would take memory without bound. About a minute of speech.
+/// Ids that are spoken at once, at the usual speed or faster: about a minute of speech. Memory grows with the length of
+/// the sound, so slow speech has fewer.
 const MAX_IDS: usize = 4096;
+/// Fewest ids that are spoken at once, however slowly.
+const MIN_IDS: usize = 64;
 
 /// Why a voice cannot be loaded or does not speak.
 #[derive(Debug, thiserror::Error)]
@@ -34,16 +37,6 @@ pub enum PiperError {
     /// No phonemes.
     #[error(transparent)]
     Espeak(#[from] EspeakError),
-    /// A sentence without an end.
-    #[error(
-        "a sentence has {n_ids} phonemes and gaps, at most {most} can be spoken at once; put full stops into the text"
-    )]
-    TooLong {
-        /// Of the sentence.
-        n_ids: usize,
-        /// The limit.
-        most: usize,
-    },
     /// No such speaker.
     #[error("this voice has {n_speakers} speakers, there is no number {speaker}")]
     Speaker {
@@ -94,29 +87,35 @@ impl Voice {
         &self.config
     }
 
-    /// Speaks a sentence: samples from −1 to 1; none where there is nothing to speak.
+    /// Speaks a sentence: samples from −1 to 1; none where there is nothing to speak. A sentence that is too long to be
+    /// spoken at once is spoken in parts. `cancelled` tells that nobody waits for the rest.
     ///
     /// # Errors
-    /// When espeak-ng is absent, the speaker unknown, the sentence endless.
-    pub fn speak(&self, sentence: &str, speaker: Option<usize>, speed: f32) -> Result<Vec<f32>, PiperError> {
+    /// When espeak-ng is absent or the speaker unknown.
+    pub fn speak(
+        &self,
+        sentence: &str,
+        speaker: Option<usize>,
+        speed: f32,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Vec<f32>, PiperError> {
         let phonemes = match &*self.config.phoneme_type {
             "text" => sentence.to_lowercase(),
             _ => Espeak::find()?.phonemes(sentence, &self.config.espeak.voice)?,
         };
-        match self.config.ids(&phonemes) {
-            Some(ids) => self.sound(&ids, speaker.unwrap_or(0), speed),
-            None => Ok(Vec::new()),
+        let most = most_ids(self.config.inference.length_scale / speed);
+        let mut sound = Vec::new();
+        for ids in self.config.parts(&phonemes, most).into_iter().filter_map(|part| self.config.ids(part)) {
+            if cancelled() {
+                break;
+            }
+            sound.extend(self.sound(&ids, speaker.unwrap_or(0), speed)?);
         }
+        Ok(loud(sound))
     }
 
-    /// The sound of phoneme ids.
-    ///
-    /// # Errors
-    /// As [`Voice::speak`].
-    pub fn sound(&self, ids: &[i32], speaker: usize, speed: f32) -> Result<Vec<f32>, PiperError> {
-        if ids.len() > MAX_IDS {
-            return Err(PiperError::TooLong { n_ids: ids.len(), most: MAX_IDS });
-        }
+    /// The sound of phoneme ids, as loud as the network speaks.
+    fn sound(&self, ids: &[i32], speaker: usize, speed: f32) -> Result<Vec<f32>, PiperError> {
         let n_speakers = self.config.num_speakers.max(1);
         if speaker >= n_speakers {
             return Err(PiperError::Speaker { speaker, n_speakers });
@@ -137,8 +136,15 @@ impl Voice {
         let output = outputs.map_err(|error| failed(error.to_string()))?.swap_remove(0);
         let sound: rten_tensor::Tensor<f32> =
             output.try_into().map_err(|_| failed("its output is not a sound".into()))?;
-        Ok(loud(sound.to_vec()))
+        Ok(sound.to_vec())
     }
+}
+
+/// Ids that are spoken at once where speech is `stretch` times as long as usual.
+fn most_ids(stretch: f32) -> usize {
+    // What is no number becomes 0.
+    let most = (MAX_IDS as f32 / stretch.max(1.0)) as usize;
+    most.max(MIN_IDS)
 }
 
 /// `voice.onnx` has its settings in `voice.onnx.json`.
@@ -153,4 +159,15 @@ fn loud(mut sound: Vec<f32>) -> Vec<f32> {
     let peak = sound.iter().fold(0.01_f32, |peak, sample| peak.max(sample.abs()));
     sound.iter_mut().for_each(|sample| *sample = (*sample / peak).clamp(-1.0, 1.0));
     sound
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_speech_has_shorter_parts() {
+        assert_eq!([0.25, 1.0, 2.0, 4.0].map(most_ids), [4096, 4096, 2048, 1024]);
+        assert_eq!([1e9, f32::INFINITY].map(most_ids), [64, 64]);
+    }
 }

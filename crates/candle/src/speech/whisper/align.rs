@@ -14,6 +14,8 @@ use super::vocabulary::Vocabulary;
 const FRAMES_PER_SEC: f64 = 50.0;
 /// Width of the median that smooths the attention over time.
 const MEDIAN_WIDTH: usize = 7;
+/// ASCII's signs in their order; a word that is a part of this text is none of letters.
+const SIGNS: &str = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~";
 /// Signs that belong to the word behind them.
 const OPENING: &str = "\"'“¿([{-";
 /// Signs that belong to the word in front of them.
@@ -32,6 +34,15 @@ pub struct TimedWord {
     pub end_secs: f64,
     /// Mean probability of its tokens.
     pub probability: f32,
+}
+
+/// Words with their times.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Aligned {
+    /// In order.
+    pub words: Vec<TimedWord>,
+    /// How long a word lasts: the median, at most 0.7 s; 0 where nothing is known.
+    pub usual_secs: f64,
 }
 
 /// What is to be aligned.
@@ -53,11 +64,11 @@ impl Alignment<'_> {
     ///
     /// # Errors
     /// When the device fails.
-    pub fn words(&self, start: &[u32], text: &[u32], language: &str) -> Result<Vec<TimedWord>> {
+    pub fn words(&self, start: &[u32], text: &[u32], language: &str) -> Result<Aligned> {
         let n_most = self.network.dims.n_text.saturating_sub(start.len() + 2);
         let text = &text[..text.len().min(n_most)];
         if text.is_empty() || self.n_frames == 0 {
-            return Ok(Vec::new());
+            return Ok(Aligned::default());
         }
         let mut tokens = start.to_vec();
         tokens.push(self.vocabulary.no_timestamps());
@@ -76,8 +87,9 @@ impl Alignment<'_> {
             words.push(TimedWord { text, tokens, start_secs: secs(first), end_secs: secs(last), probability });
             first = last;
         }
-        shorten(&mut words);
-        Ok(with_signs(words))
+        let usual_secs = usual_secs(&words);
+        shorten(&mut words, 2.0 * usual_secs);
+        Ok(Aligned { words: with_signs(words), usual_secs })
     }
 
     /// Probability of each token of `text`; row `t` of `rows` foretells token `t`.
@@ -112,7 +124,8 @@ impl Alignment<'_> {
         }
         let mut words: Vec<(String, Vec<u32>)> = Vec::new();
         for (text, tokens) in characters {
-            let sign = text.trim().chars().all(|c| c.is_ascii_punctuation()) && !text.trim().is_empty();
+            // As OpenAI's tokenizer has it: several signs are one word only where they stand so in the list.
+            let sign = SIGNS.contains(text.trim());
             match words.last_mut() {
                 Some(word) if !text.starts_with(' ') && !sign => {
                     word.0.push_str(&text);
@@ -145,15 +158,17 @@ impl Alignment<'_> {
 fn over_tokens(weights: &[f32], n_frames: usize) -> Vec<f32> {
     let n_tokens = (weights.len() / n_frames).max(1) as f32;
     let mut mean = vec![0.0_f32; n_frames];
-    let mut square = vec![0.0_f32; n_frames];
     for row in weights.chunks(n_frames) {
-        for ((mean, square), value) in mean.iter_mut().zip(&mut square).zip(row) {
-            *mean += value / n_tokens;
-            *square += value * value / n_tokens;
+        mean.iter_mut().zip(row).for_each(|(mean, value)| *mean += value / n_tokens);
+    }
+    // In a second pass: most weights are far below a thousandth, and the difference of squares has no digits there.
+    let mut variance = vec![0.0_f32; n_frames];
+    for row in weights.chunks(n_frames) {
+        for ((variance, mean), value) in variance.iter_mut().zip(&mean).zip(row) {
+            *variance += (value - mean) * (value - mean) / n_tokens;
         }
     }
-    let deviation: Vec<f32> =
-        mean.iter().zip(&square).map(|(mean, square)| (square - mean * mean).max(1e-12).sqrt()).collect();
+    let deviation: Vec<f32> = variance.iter().map(|variance| variance.max(f32::MIN_POSITIVE).sqrt()).collect();
     let rows = weights.chunks(n_frames);
     rows.flat_map(|row| {
         row.iter().zip(&mean).zip(&deviation).map(|((value, mean), deviation)| (value - mean) / deviation)
@@ -224,18 +239,18 @@ fn usual_secs(words: &[TimedWord]) -> f64 {
     let mut durations: Vec<f64> =
         words.iter().map(|word| word.end_secs - word.start_secs).filter(|secs| *secs > 0.0).collect();
     durations.sort_by(f64::total_cmp);
-    durations.get(durations.len() / 2).copied().unwrap_or(0.0).min(0.7)
+    let middle = |offset: usize| durations.get((durations.len().saturating_sub(offset)) / 2).copied().unwrap_or(0.0);
+    // Of an even number the mean of the two in the middle.
+    ((middle(0) + middle(1)) / 2.0).min(0.7)
 }
 
-/// Words at the borders of sentences must not be longer than twice the usual: attention likes to rest there.
-fn shorten(words: &mut [TimedWord]) {
+/// Words at the borders of sentences must not be longer than `most` seconds: attention likes to rest there.
+fn shorten(words: &mut [TimedWord], most: f64) {
     const SENTENCE_ENDS: &str = ".。!！?？";
-    let most = 2.0 * usual_secs(words);
     if most == 0.0 {
         return;
     }
-    let is_end =
-        |word: &TimedWord| word.text.trim().chars().all(|c| SENTENCE_ENDS.contains(c)) && !word.text.trim().is_empty();
+    let is_end = |word: &TimedWord| SENTENCE_ENDS.contains(&*word.text);
     for at in 1..words.len() {
         if words[at].end_secs - words[at].start_secs > most {
             if is_end(&words[at]) {
@@ -249,21 +264,21 @@ fn shorten(words: &mut [TimedWord]) {
 
 /// Joins signs with the words they belong to.
 fn with_signs(words: Vec<TimedWord>) -> Vec<TimedWord> {
-    let is_one_of = |text: &str, signs: &str| {
-        let mut chars = text.chars();
-        matches!((chars.next(), chars.next()), (Some(c), None) if signs.contains(c))
-    };
-    let mut joined: Vec<TimedWord> = Vec::new();
-    for word in words {
-        let opens = |word: &TimedWord| word.text.starts_with(' ') && is_one_of(word.text.trim(), OPENING);
-        match joined.last_mut() {
-            Some(last) if opens(last) => {
-                last.text.push_str(&word.text);
-                last.tokens.extend(&word.tokens);
-                (last.start_secs, last.end_secs) = (word.start_secs, word.end_secs);
-                last.probability = word.probability;
+    // Backwards, so that several opening signs go to one word.
+    let mut opened: Vec<TimedWord> = Vec::new();
+    for word in words.into_iter().rev() {
+        match opened.last_mut() {
+            Some(next) if word.text.starts_with(' ') && OPENING.contains(word.text.trim()) => {
+                next.text.insert_str(0, &word.text);
+                next.tokens.splice(0..0, word.tokens);
             }
-            Some(last) if is_one_of(&word.text, CLOSING) && !last.text.ends_with(' ') => {
+            _ => opened.push(word),
+        }
+    }
+    let mut joined: Vec<TimedWord> = Vec::new();
+    for word in opened.into_iter().rev() {
+        match joined.last_mut() {
+            Some(last) if CLOSING.contains(&*word.text) && !last.text.ends_with(' ') => {
                 last.text.push_str(&word.text);
                 last.tokens.extend(&word.tokens);
             }

@@ -74,23 +74,22 @@ impl Cache {
         Ok(())
     }
 
-    /// The texts `rows` of this cache as a new one, in that order; a text may occur more than once.
+    /// The texts `rows` of this cache as a new one, in that order; a text may occur more than once. Layers are replaced
+    /// one by one, so that no two caches are held at a time.
     ///
     /// # Errors
     /// When the device is out of memory.
-    pub fn select(&self, rows: &[usize]) -> Result<Self> {
+    pub fn select(self, rows: &[usize]) -> Result<Self> {
         let index: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
-        let pick = |pair: &Option<(Tensor, Tensor)>| {
-            let Some((keys, values)) = pair else { return Ok(None) };
+        let mut layers = self.layers;
+        for layer in &mut layers {
+            let Some((keys, values)) = layer.take() else { continue };
             let index = Tensor::new(&index[..], keys.device())?;
-            Ok(Some((keys.index_select(&index, 0)?, values.index_select(&index, 0)?)))
-        };
-        Ok(Self {
-            n: rows.len(),
-            n_most: self.n_most,
-            layers: self.layers.iter().map(pick).collect::<Result<_>>()?,
-            past: rows.iter().map(|&row| self.past[row]).collect(),
-        })
+            let pick = |tensor: Tensor| tensor.index_select(&index, 0);
+            *layer = Some((pick(keys)?, pick(values)?));
+        }
+        let past = rows.iter().map(|&row| self.past[row]).collect();
+        Ok(Self { n: rows.len(), n_most: self.n_most, layers, past })
     }
 }
 
@@ -166,5 +165,30 @@ impl Heard {
         let memory = &self.layers[layer];
         let width = memory.dim(2)? / 2;
         Ok((memory.narrow(2, 0, width)?, memory.narrow(2, width, width)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn texts_change_places_with_what_they_hold() {
+        let rows = |values: &[f32]| Tensor::from_slice(values, (values.len(), 1, 1), &Device::Cpu).unwrap();
+        let mut cache = Cache::new(2, 2, 10);
+        for layer in 0..2 {
+            cache.append(layer, &rows(&[1.0, 2.0]), &rows(&[3.0, 4.0])).unwrap();
+        }
+        cache.advance(&[1, 1]);
+        let mut cache = cache.select(&[1, 1, 0]).unwrap();
+        assert_eq!(cache.past(), [1, 1, 1]);
+        for layer in 0..2 {
+            let (keys, values) = cache.append(layer, &rows(&[5.0, 6.0, 7.0]), &rows(&[0.0; 3])).unwrap();
+            let first = |tensor: &Tensor| tensor.narrow(1, 0, 2).unwrap().squeeze(2).unwrap().to_vec2::<f32>().unwrap();
+            assert_eq!(first(&keys), [[2.0, 5.0], [2.0, 6.0], [1.0, 7.0]]);
+            assert_eq!(first(&values), [[4.0, 0.0], [4.0, 0.0], [3.0, 0.0]]);
+        }
     }
 }

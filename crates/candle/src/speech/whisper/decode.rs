@@ -108,7 +108,7 @@ impl Decoding<'_> {
         let mut progress: Vec<Progress> = jobs.iter().zip(&step.no_speech).map(progress_of).collect();
         let n_most = self.network.dims.n_text / 2;
         for n_said in 0..n_most {
-            step.drop_texts(|draft| (self.cancelled)(jobs[draft.job].recording))?;
+            step = step.without(|draft| (self.cancelled)(jobs[draft.job].recording))?;
             let next = self.choose(jobs, &mut progress, &mut step);
             if next.is_empty() {
                 break;
@@ -263,7 +263,7 @@ struct Step {
 }
 
 impl Step {
-    fn drop_texts(&mut self, gone: impl Fn(&Draft) -> bool) -> Result<()> {
+    fn without(mut self, gone: impl Fn(&Draft) -> bool) -> Result<Self> {
         let kept: Vec<usize> = (0..self.drafts.len()).filter(|&at| !gone(&self.drafts[at])).collect();
         if kept.is_empty() {
             self.drafts.clear();
@@ -274,7 +274,7 @@ impl Step {
             self.drafts = kept.iter().map(|&at| self.drafts[at].clone()).collect();
             self.logits = kept.iter().map(|&at| std::mem::take(&mut self.logits[at])).collect();
         }
-        Ok(())
+        Ok(self)
     }
 }
 

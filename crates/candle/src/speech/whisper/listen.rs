@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use candle_core::Result;
-use ingle_engine::{HeardSegment, HeardWindow, HeardWord, HearingOptions, HearingTask, HearingWindow, LANGUAGES};
+use ingle_engine::{HeardSegment, HeardWindow, HearingOptions, HearingTask, HearingWindow, LANGUAGES};
 
-use super::align::{Alignment, TimedWord};
+use super::align::Alignment;
 use super::cache::Heard;
 use super::decode::{Decoding, Job, Search, Written};
 use super::mel::{HOP, Mel, SAMPLE_RATE};
@@ -14,9 +14,12 @@ use super::rules::Rules;
 use super::segments::{Span, compression_ratio, spans};
 use super::vocabulary::{Task, Vocabulary};
 use super::weights::{ModelFiles, WeightsError};
+use super::words::give_words;
 
 /// Bytes of a prompt's end that are looked at; more than fits is cut off in front.
 const MAX_PROMPT_BYTES: usize = 8192;
+/// Up to this temperature a text may be given to the next window as what came before.
+const MAX_TRUSTED_TEMPERATURE: f32 = 0.5;
 /// Frames behind the encoder in a second.
 const FRAMES_PER_SEC: usize = SAMPLE_RATE / HOP / 2;
 
@@ -37,7 +40,8 @@ struct Try<'a> {
     language: usize,
     /// Behind the tokens of what came before.
     start: Vec<u32>,
-    written: Option<Outcome>,
+    /// What was written at each temperature so far.
+    outcomes: Vec<Outcome>,
     n_tokens: usize,
 }
 
@@ -54,7 +58,15 @@ impl Whisper {
     /// # Errors
     /// When a file is missing or not valid.
     pub fn load(path: &Path, placement: &Placement, n_beams: usize) -> std::result::Result<Self, WeightsError> {
-        let mut files = ModelFiles::open(path)?;
+        Self::from_files(ModelFiles::open(path)?, placement, n_beams)
+    }
+
+    /// As [`Whisper::load`], from files that are open.
+    pub(super) fn from_files(
+        mut files: ModelFiles,
+        placement: &Placement,
+        n_beams: usize,
+    ) -> std::result::Result<Self, WeightsError> {
         let network = Network::load(&mut files, placement)?;
         let ModelFiles { vocabulary, mel_filters, alignment_heads, .. } = files;
         if vocabulary.n_vocab > network.dims.n_vocab {
@@ -85,14 +97,14 @@ impl Whisper {
         &self.vocabulary
     }
 
-    /// Writes windows down; `cancelled` tells that nobody waits for them any more.
+    /// Writes windows down; `cancelled` tells that nobody waits for them any more. Then the windows come back empty: an
+    /// error would be taken for one of the windows' and each would be tried again by itself.
     ///
     /// # Errors
     /// When the device fails.
     pub fn transcribe(&self, windows: &[HearingWindow], cancelled: &dyn Fn() -> bool) -> Result<Vec<HeardWindow>> {
-        let spectrograms: Vec<Vec<f32>> = windows.iter().map(|window| self.mel.spectrogram(&window.samples)).collect();
-        let heard = self.network.listen(&spectrograms)?;
-        drop(spectrograms);
+        let nothing = || Ok(windows.iter().map(|_| nothing_heard(0, 0)).collect());
+        let Some(heard) = self.listen(windows, cancelled)? else { return nothing() };
         let languages = self.languages_of(windows, &heard)?;
         let mut tries: Vec<Try> =
             windows.iter().zip(languages).map(|(window, language)| self.first_try(window, language)).collect();
@@ -102,7 +114,25 @@ impl Whisper {
                 break;
             }
         }
-        tries.into_iter().enumerate().map(|(index, found)| self.result(found, &heard, index)).collect()
+        let mut results = Vec::with_capacity(windows.len());
+        for (index, found) in tries.into_iter().enumerate() {
+            if cancelled() {
+                return nothing();
+            }
+            results.push(self.result(found, &heard, index)?);
+        }
+        Ok(results)
+    }
+
+    fn listen(&self, windows: &[HearingWindow], cancelled: &dyn Fn() -> bool) -> Result<Option<Heard>> {
+        let mut spectrograms: Vec<Vec<f32>> = Vec::with_capacity(windows.len());
+        for window in windows {
+            if cancelled() {
+                return Ok(None);
+            }
+            spectrograms.push(self.mel.spectrogram(&window.samples));
+        }
+        self.network.listen(&spectrograms, cancelled)
     }
 
     fn first_try<'a>(&self, window: &'a HearingWindow, language: usize) -> Try<'a> {
@@ -114,7 +144,7 @@ impl Whisper {
         if self.vocabulary.multilingual {
             start.extend([self.vocabulary.language(language), self.vocabulary.task(task)]);
         }
-        Try { window, language, start, written: None, n_tokens: 0 }
+        Try { window, language, start, outcomes: Vec::new(), n_tokens: 0 }
     }
 
     /// The language of each window, by its position in the list.
@@ -164,14 +194,15 @@ impl Whisper {
             let text = self.vocabulary.text(&written.tokens).trim().to_owned();
             found.n_tokens += written.tokens.len();
             let temperature = temperature(&found.window.options, round);
-            found.written = Some(Outcome { compression_ratio: compression_ratio(&text), written, temperature, text });
+            let compression_ratio = compression_ratio(&text);
+            found.outcomes.push(Outcome { compression_ratio, written, temperature, text });
         }
         Ok(true)
     }
 
     fn is_open(&self, found: &Try, round: usize) -> bool {
         let options = &found.window.options;
-        match &found.written {
+        match found.outcomes.last() {
             None => true,
             Some(_) if round >= options.temperatures.len() => false,
             Some(outcome) => !is_silence(options, outcome) && !is_good(options, outcome),
@@ -215,21 +246,20 @@ impl Whisper {
     }
 
     fn result(&self, found: Try, heard: &Heard, index: usize) -> Result<HeardWindow> {
-        let Try { window, language, start, written, n_tokens } = found;
-        let (code, name) = LANGUAGES[language];
-        let mut result = HeardWindow {
-            language: code,
-            language_name: name,
-            segments: Vec::new(),
-            resume_secs: None,
-            is_trusted: false,
-            n_tokens,
-        };
-        let Some(outcome) = written.filter(|outcome| !is_silence(&window.options, outcome)) else { return Ok(result) };
+        let Try { window, language, start, mut outcomes, n_tokens } = found;
+        let code = LANGUAGES[language].0;
+        let mut result = nothing_heard(language, n_tokens);
+        let Some(last) = outcomes.last() else { return Ok(result) };
+        // What was written before is a help only where no temperature had to be raised far.
+        let is_trusted = last.temperature <= MAX_TRUSTED_TEMPERATURE;
+        let outcome = outcomes.swap_remove(chosen(&window.options, &outcomes));
+        if is_silence(&window.options, &outcome) {
+            return Ok(result);
+        }
         let duration_secs = window.samples.len() as f64 / SAMPLE_RATE as f64;
         let cut = spans(&outcome.written.tokens, &self.vocabulary, duration_secs);
         result.resume_secs = cut.resume_secs.filter(|&secs| secs < duration_secs);
-        result.is_trusted = outcome.temperature <= 0.5;
+        result.is_trusted = is_trusted;
         result.segments = cut.spans.iter().filter_map(|span| self.segment(span, &outcome, duration_secs)).collect();
         if window.options.word_times && !result.segments.is_empty() {
             let n_frames = (window.samples.len() * FRAMES_PER_SEC).div_ceil(SAMPLE_RATE).min(self.network.dims.n_audio);
@@ -244,7 +274,8 @@ impl Whisper {
                 .copied()
                 .filter(|&token| token < end)
                 .collect();
-            give_words(&mut result.segments, alignment.words(&start, &text, code)?, end);
+            let aligned = alignment.words(&start, &text, code)?;
+            give_words(&mut result.segments, aligned, end, window.last_speech_secs);
             let last = result.segments.iter().rev().find_map(|segment| segment.words.last()).map(|word| word.end_secs);
             result.resume_secs = result.resume_secs.map(|secs| last.filter(|&last| last > 0.0).unwrap_or(secs));
         }
@@ -271,6 +302,29 @@ impl Whisper {
     }
 }
 
+/// A window in which nothing was said.
+fn nothing_heard(language: usize, n_tokens: usize) -> HeardWindow {
+    let (language, language_name) = LANGUAGES[language];
+    HeardWindow { language, language_name, segments: Vec::new(), resume_secs: None, is_trusted: false, n_tokens }
+}
+
+/// Which of the texts of a window counts: the last where it will do. Where all temperatures failed, the likeliest of
+/// those that do not repeat themselves, or of all where all do.
+fn chosen(options: &HearingOptions, outcomes: &[Outcome]) -> usize {
+    let last = outcomes.len() - 1;
+    if is_good(options, &outcomes[last]) || is_silence(options, &outcomes[last]) {
+        return last;
+    }
+    let repeats = |at: &usize| outcomes[*at].compression_ratio > options.max_compression;
+    let logprob = |at: &usize| outcomes[*at].written.avg_logprob();
+    // The first of equals, as the temperatures rise.
+    let likeliest = |among: &mut dyn DoubleEndedIterator<Item = usize>| {
+        among.rev().max_by(|a, b| logprob(a).total_cmp(&logprob(b)))
+    };
+    let plain = likeliest(&mut (0..outcomes.len()).filter(|at| !repeats(at)));
+    plain.or_else(|| likeliest(&mut (0..outcomes.len()))).unwrap_or(last)
+}
+
 fn temperature(options: &HearingOptions, round: usize) -> f32 {
     options.temperatures.get(round).copied().unwrap_or(0.0)
 }
@@ -285,36 +339,5 @@ fn is_silence(options: &HearingOptions, outcome: &Outcome) -> bool {
             && outcome.written.avg_logprob() < options.min_avg_logprob
 }
 
-/// Hands the words out to the segments whose tokens they are.
-fn give_words(segments: &mut [HeardSegment], words: Vec<TimedWord>, end: u32) {
-    let mut words = words.into_iter().peekable();
-    let mut n_given = 0;
-    let mut n_before = 0;
-    for segment in segments {
-        n_before += segment.tokens.iter().filter(|&&token| token < end).count();
-        while let Some(word) = words.next_if(|_| n_given < n_before) {
-            n_given += word.tokens.len();
-            let TimedWord { text, start_secs, end_secs, probability, .. } = word;
-            segment.words.push(HeardWord { text, start_secs, end_secs, probability });
-        }
-        fit_times(segment);
-    }
-}
-
-/// A segment begins and ends with its words, unless its own timestamps are more exact: where attention rested in the silence
-/// before a segment, its first word begins with it.
-fn fit_times(segment: &mut HeardSegment) {
-    let (start, end) = (segment.start_secs, segment.end_secs);
-    let (Some(first), Some(last)) = (segment.words.first().cloned(), segment.words.last().cloned()) else { return };
-    if start < first.end_secs && start - 0.5 > first.start_secs {
-        segment.words[0].start_secs = (first.end_secs - 0.5).min(start).max(0.0);
-    } else {
-        segment.start_secs = first.start_secs;
-    }
-    if end > last.start_secs && end + 0.5 < last.end_secs {
-        let at = segment.words.len() - 1;
-        segment.words[at].end_secs = (last.start_secs + 0.5).max(end);
-    } else {
-        segment.end_secs = last.end_secs;
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,7 @@ mod rules;
 mod segments;
 mod vocabulary;
 mod weights;
+mod words;
 
 pub use listen::Whisper;
 pub use mel::{N_SAMPLES as WINDOW_LEN, SAMPLE_RATE};

@@ -305,11 +305,12 @@ impl Network {
         })
     }
 
-    /// Listens to spectrograms, each `[2 · n_audio, n_mels]`, and keeps what the writer needs of them.
+    /// Listens to spectrograms, each `[2 · n_audio, n_mels]`, and keeps what the writer needs of them. None: `cancelled`,
+    /// which is asked before each layer, told that nobody waits any more.
     ///
     /// # Errors
     /// When a spectrogram has another size or the device fails.
-    pub fn listen(&self, spectrograms: &[Vec<f32>]) -> Result<Heard> {
+    pub fn listen(&self, spectrograms: &[Vec<f32>], cancelled: &dyn Fn() -> bool) -> Result<Option<Heard>> {
         let shape = (1, 2 * self.dims.n_audio, self.dims.n_mels);
         let mut layers: Vec<Vec<Tensor>> = vec![Vec::new(); self.decoder.len()];
         // One after the other: a spectrogram has rows enough to keep every core busy, and memory stays small.
@@ -319,6 +320,9 @@ impl Network {
             let x = self.conv2.forward(&self.conv1.forward(&input)?)?;
             let mut x = x.broadcast_add(&self.audio_positions)?;
             for layer in &self.encoder {
+                if cancelled() {
+                    return Ok(None);
+                }
                 x = layer.attention.encode(&x, self.dims.n_heads)?;
                 x = layer.feed_forward.forward(&x)?;
             }
@@ -327,7 +331,7 @@ impl Network {
                 memory.push(layer.cross.memory.forward(&x, Activation::None)?);
             }
         }
-        Heard::new(&layers)
+        Heard::new(&layers).map(Some)
     }
 
     /// An empty cache for texts of `n` rows.

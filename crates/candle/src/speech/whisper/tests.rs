@@ -1,11 +1,14 @@
 //! The real model, where there is one: `INGLE_TEST_MODELS` names the folder.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use ingle_engine::{HearingOptions, HearingWindow};
 
+use super::vocabulary::tests::small;
+use super::weights::{ModelFiles, Weights, WeightsError};
 use super::{Placement, Whisper};
 use crate::speech::ops::Precision;
 
@@ -20,7 +23,8 @@ fn model() -> Option<PathBuf> {
 
 fn window(samples: Vec<f32>, options: &HearingOptions) -> HearingWindow {
     let options = Arc::new(options.clone());
-    HearingWindow { samples: samples.into(), prompt: String::new(), previous: Vec::new(), options }
+    let (prompt, previous) = (String::new(), Vec::new());
+    HearingWindow { samples: samples.into(), prompt, previous, last_speech_secs: 0.0, options }
 }
 
 /// Something like speech: vowels of changing pitch. What the model makes of it does not matter, only that it is the
@@ -73,4 +77,63 @@ fn silence_and_scraps_end() {
     }
     let stopped = whisper.transcribe(&[window(babble(1, 20), &options)], &|| true).unwrap();
     assert!(stopped[0].segments.is_empty());
+}
+
+/// Width of a model that says nothing.
+const WIDTH: usize = 64;
+
+/// Random weights of two layers each.
+struct Made(fastrand::Rng);
+
+impl Weights for Made {
+    fn has(&self, name: &str) -> bool {
+        ["layers.0.", "layers.1."].iter().any(|layer| name.contains(layer))
+    }
+
+    fn read(&mut self, name: &str) -> Result<Tensor, WeightsError> {
+        let shape: &[usize] = match name {
+            "encoder.conv1.weight" => &[WIDTH, 80, 3],
+            "encoder.conv2.weight" => &[WIDTH, WIDTH, 3],
+            "encoder.embed_positions.weight" => &[1500, WIDTH],
+            "decoder.embed_positions.weight" => &[448, WIDTH],
+            "decoder.embed_tokens.weight" => &[51_864, WIDTH],
+            name if name.ends_with("fc1.weight") => &[2 * WIDTH, WIDTH],
+            name if name.ends_with("fc1.bias") => &[2 * WIDTH],
+            name if name.ends_with("fc2.weight") => &[WIDTH, 2 * WIDTH],
+            name if name.ends_with(".bias") || name.contains("norm") => &[WIDTH],
+            _ => &[WIDTH, WIDTH],
+        };
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| self.0.f32() * 0.2 - 0.1).collect();
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+    }
+}
+
+fn made() -> Whisper {
+    let files = ModelFiles {
+        weights: Box::new(Made(fastrand::Rng::with_seed(1))),
+        vocabulary: small(51_864),
+        n_heads: Some(1),
+        alignment_heads: None,
+        mel_filters: None,
+        n_bytes: 0,
+    };
+    Whisper::from_files(files, &Placement { device: Device::Cpu, precision: Precision::F32 }, 1).unwrap()
+}
+
+#[test]
+fn nobody_waiting_ends_a_step_within_a_layer() {
+    let whisper = made();
+    let windows = [window(babble(1, 3), &HearingOptions::default()), window(babble(2, 3), &HearingOptions::default())];
+    // Two spectrograms and two layers for each window are listened to before anything is written.
+    for last in 0..10 {
+        let n_asked = Cell::new(0);
+        let cancelled = || {
+            n_asked.set(n_asked.get() + 1);
+            n_asked.get() > last
+        };
+        let heard = whisper.transcribe(&windows, &cancelled).unwrap();
+        assert!(heard.len() == 2 && heard.iter().all(|heard| heard.segments.is_empty()), "{heard:?}");
+        let most = if last < 6 { last + 1 } else { last + 8 };
+        assert!(n_asked.get() <= most, "asked {} times, the answer was yes after {last}", n_asked.get());
+    }
 }

@@ -14,6 +14,8 @@ const N_TIMESTAMPS: usize = 1501;
 const N_CONTROL: usize = 7;
 /// From this size on a vocabulary is one of a multilingual model.
 const MULTILINGUAL_FROM: usize = 51_865;
+/// Bytes that are encoded as one piece at most. The longest word has fewer; the time grows with the square.
+const MAX_PIECE_BYTES: usize = 256;
 /// Seconds of one timestamp step.
 pub const TIMESTAMP_SECS: f64 = 0.02;
 
@@ -41,17 +43,18 @@ pub struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// From words in GPT-2's spelling of bytes, control tokens included.
+    /// From words in GPT-2's spelling of bytes, those before `<|endoftext|>`; what follows it does not matter. The model
+    /// has `n_vocab` ids.
     ///
     /// # Errors
     /// What is wrong with the words.
-    pub fn from_words(words: &[impl AsRef<str>]) -> Result<Self, String> {
+    pub fn from_words(words: &[impl AsRef<str>], n_vocab: usize) -> Result<Self, String> {
         let end = words.iter().position(|word| word.as_ref() == "<|endoftext|>");
         let end = end.ok_or("the word <|endoftext|> is missing")?;
         let spelled = spelling();
         let bytes = |word: &str| word.chars().map(|c| spelled.get(&c).copied()).collect::<Option<Vec<u8>>>();
         let known: Option<Vec<Vec<u8>>> = words[..end].iter().map(|word| bytes(word.as_ref())).collect();
-        Self::from_bytes(known.ok_or("a word holds a character that is no byte of GPT-2's spelling")?, words.len())
+        Self::from_bytes(known.ok_or("a word holds a character that is no byte of GPT-2's spelling")?, n_vocab)
     }
 
     /// From the bytes of the words alone; the control tokens follow from the number of ids.
@@ -146,7 +149,8 @@ impl Vocabulary {
 
     /// Tokens of a text without control tokens.
     pub fn encode(&self, text: &str) -> Vec<u32> {
-        pieces(text).into_iter().flat_map(|piece| self.merge(piece.as_bytes())).collect()
+        let pieces = pieces(text).into_iter().flat_map(|piece| piece.as_bytes().chunks(MAX_PIECE_BYTES));
+        pieces.flat_map(|piece| self.merge(piece)).collect()
     }
 
     /// Byte-pair encoding: neighbours that form the word of the lowest rank are joined first.

@@ -199,3 +199,19 @@ pub(super) fn is_int8(line: &str, value: Option<&str>) -> Resolved<bool> {
         _ => bad("options", format!("{line:?} should be one of int8, float32, default")),
     }
 }
+
+/// The name of another model.
+pub(super) fn option_model(line: &str, value: Option<&str>) -> Resolved<String> {
+    let Some(name) = value.filter(|name| !name.is_empty()) else {
+        return bad("options", format!("{line:?} should have the name of a model"));
+    };
+    names::check_model_name(name).or_else(|error| bad("options", format!("{line:?}: {error}")))?;
+    Ok(name.to_owned())
+}
+
+pub(super) fn probability(line: &str, value: Option<&str>) -> Resolved<f32> {
+    match value.and_then(|value| value.parse().ok()).filter(|number| (0.0..=1.0).contains(number)) {
+        Some(number) => Ok(number),
+        None => bad("options", format!("{line:?} should have a number from 0 to 1")),
+    }
+}

@@ -60,6 +60,46 @@ fn a_length_that_is_not_there_is_not_believed() {
     }
 }
 
+/// A Core Audio file of `n_channels`, whose packets are said to have `n_frames`.
+fn caf(format: &[u8; 4], n_frames: u32, n_channels: u32, n_bits: u32) -> Vec<u8> {
+    let mut bytes = b"caff\0\x01\0\0desc".to_vec();
+    bytes.extend(32_u64.to_be_bytes());
+    bytes.extend(16_000_f64.to_be_bytes());
+    bytes.extend(format);
+    bytes.extend([1, 8, n_frames, n_channels, n_bits].map(u32::to_be_bytes).concat());
+    bytes.extend(b"data");
+    bytes.extend(12_u64.to_be_bytes());
+    bytes.extend([0; 12]);
+    bytes
+}
+
+#[test]
+fn packets_of_any_announced_length_take_no_memory() {
+    // The decoders would set 32 GiB aside for the first.
+    for bytes in [caf(b"lpcm", u32::MAX, 1, 64), caf(b"ima4", u32::MAX, 2, 4), caf(b"lpcm", (1 << 16) + 1, 1, 64)] {
+        assert!(matches!(read(bytes), Err(MediaError::Codec { .. })));
+    }
+    // A flag 1 of big-endian floats: what is within the limit is no fault of its length.
+    assert!(!matches!(read(caf(b"lpcm", 1 << 16, 1, 64)), Err(MediaError::Codec { .. })));
+}
+
+#[test]
+fn all_links_of_a_chained_file_are_heard() {
+    let link = |level: f32| {
+        let mut encoder = super::super::SoundEncoder::new(super::super::SoundFormat::Opus, 16_000, None).unwrap();
+        let tone: Vec<f32> = (0..32_000).map(|at| level * (at as f32 * 0.1).sin()).collect();
+        let mut bytes = encoder.push(&tone).unwrap();
+        bytes.extend(encoder.finish().unwrap());
+        bytes
+    };
+    let alone = read(link(0.5)).unwrap().len();
+    let both = read([link(0.5), link(0.1)].concat()).unwrap();
+    assert!(both.len().abs_diff(2 * alone) <= 960, "{} samples, one link has {alone}", both.len());
+    let peak = |samples: &[f32]| samples.iter().fold(0.0_f32, |peak, sample| peak.max(sample.abs()));
+    assert!(peak(&both[1600..alone - 1600]) > 0.4);
+    assert!((0.05..0.2).contains(&peak(&both[alone + 1600..])), "the second link is the quiet one");
+}
+
 #[test]
 fn impossible_rates_are_refused() {
     for rate in [0, 1, u32::MAX] {

@@ -31,3 +31,11 @@ fn nothing_becomes_nothing_and_one_sample_few() {
     found.extend(resampler.finish());
     assert_eq!(found.len(), 2);
 }
+
+#[test]
+fn a_piece_of_any_length_costs_its_length() {
+    // Ten minutes at once; moving the rest up behind each chunk took a minute.
+    let begun = std::time::Instant::now();
+    let found = Resampler::new(48_000, 16_000).push(&vec![0.0; 600 * 48_000]);
+    assert!(found.len() > 599 * 16_000 && begun.elapsed().as_secs() < 30, "{:?}", begun.elapsed());
+}

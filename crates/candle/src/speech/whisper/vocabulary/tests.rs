@@ -36,7 +36,18 @@ fn control_tokens_are_those_of_openai() {
 fn sizes_that_are_impossible_are_refused() {
     assert!(Vocabulary::from_bytes(vec![vec![0]; 10], 100).is_err());
     assert!(Vocabulary::from_bytes(vec![vec![0]; 60_000], 51_000).is_err());
-    assert!(Vocabulary::from_words(&["a", "b"]).is_err());
+    assert!(Vocabulary::from_words(&["a", "b"], 51_864).is_err());
+}
+
+#[test]
+fn long_words_take_no_longer_than_many_short_ones() {
+    let vocabulary = small(51_864);
+    let begun = std::time::Instant::now();
+    for text in ["a".repeat(300_000), "hello".repeat(60_000), "ß".repeat(100_001)] {
+        let tokens = vocabulary.encode(&text);
+        assert!(vocabulary.text(&tokens) == text, "encoding loses nothing");
+    }
+    assert!(begun.elapsed().as_secs() < 30, "{:?}", begun.elapsed());
 }
 
 #[test]

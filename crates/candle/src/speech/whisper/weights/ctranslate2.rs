@@ -53,13 +53,13 @@ fn read_vocabulary(folder: &Path) -> Result<Vocabulary, WeightsError> {
     if list.is_file() {
         let words: Vec<String> =
             serde_json::from_value(read_json(&list)?).map_err(|error| invalid(&list, error.to_string()))?;
-        return Vocabulary::from_words(&words).map_err(|reason| invalid(&list, reason));
+        return Vocabulary::from_words(&words, words.len()).map_err(|reason| invalid(&list, reason));
     }
     let lines = folder.join("vocabulary.txt");
     let text = std::fs::read_to_string(&lines).map_err(io_error(&lines))?;
     let words: Vec<&str> = text.split('\n').collect();
     let words = words.strip_suffix(&[""]).unwrap_or(&words);
-    Vocabulary::from_words(words).map_err(|reason| invalid(&lines, reason))
+    Vocabulary::from_words(words, words.len()).map_err(|reason| invalid(&lines, reason))
 }
 
 fn read_name(reader: &mut Reader) -> Result<String, WeightsError> {

@@ -41,7 +41,7 @@ pub enum WeightsError {
     /// None of the known forms.
     #[error(
         "{path} is no Whisper model: it must be a whisper.cpp file (ggml-*.bin), or a folder with model.safetensors and \
-         tokenizer.json, or a folder with CTranslate2's model.bin and vocabulary",
+         tokenizer.json or vocab.json, or a folder with CTranslate2's model.bin and vocabulary",
         path = path.display()
     )]
     Unknown {

@@ -1,5 +1,5 @@
 //! Hugging Face's folder: `model.safetensors` (or shards named by an index), `config.json`, `generation_config.json`,
-//! `tokenizer.json`.
+//! `tokenizer.json` or the older `vocab.json` with `added_tokens.json`.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -35,11 +35,13 @@ pub(super) fn open(folder: &Path) -> Result<ModelFiles, WeightsError> {
     let config = read_json(&folder.join("config.json"))?;
     let generation_path = folder.join("generation_config.json");
     let generation = if generation_path.is_file() { read_json(&generation_path)? } else { serde_json::Value::Null };
+    // Lists of words may end before the timestamps; the model itself has a row for each of its ids.
+    let n_vocab = shards.entries.get("decoder.embed_tokens.weight").and_then(|entry| entry.dims.first().copied());
     let n_heads = config.get("encoder_attention_heads").and_then(serde_json::Value::as_u64);
     Ok(ModelFiles {
         n_bytes: shards.entries.values().map(|entry| entry.n_bytes).sum(),
         weights: Box::new(shards),
-        vocabulary: read_vocabulary(folder)?,
+        vocabulary: read_vocabulary(folder, n_vocab)?,
         n_heads: n_heads.map(|n_heads| n_heads as usize),
         alignment_heads: alignment_heads(&generation).or_else(|| alignment_heads(&config)),
         mel_filters: None,
@@ -61,25 +63,50 @@ fn shard_names(folder: &Path) -> Result<BTreeSet<String>, WeightsError> {
     }
 }
 
-/// The words of `tokenizer.json`, those that were added included.
-fn read_vocabulary(folder: &Path) -> Result<Vocabulary, WeightsError> {
-    let path = folder.join("tokenizer.json");
-    let json = read_json(&path)?;
-    let wrong = |what: &str| invalid(&path, format!("{what} is missing"));
-    let words =
-        json.pointer("/model/vocab").and_then(serde_json::Value::as_object).ok_or_else(|| wrong("model.vocab"))?;
-    let mut by_id: HashMap<usize, String> = HashMap::new();
-    for (word, id) in words {
-        by_id.insert(id.as_u64().ok_or_else(|| wrong("the id of a word"))? as usize, word.clone());
-    }
+/// The words, by `tokenizer.json` or `vocab.json`; `n_vocab` is the number of ids that the weights tell.
+fn read_vocabulary(folder: &Path, n_vocab: Option<usize>) -> Result<Vocabulary, WeightsError> {
+    let (whole, plain) = (folder.join("tokenizer.json"), folder.join("vocab.json"));
+    let (path, by_id) = if whole.is_file() || !plain.is_file() {
+        let by_id = words_of_tokenizer(&whole)?;
+        (whole, by_id)
+    } else {
+        let mut by_id = words_of_object(&plain, &read_json(&plain)?)?;
+        let added = folder.join("added_tokens.json");
+        if added.is_file() {
+            by_id.extend(words_of_object(&added, &read_json(&added)?)?);
+        }
+        (plain, by_id)
+    };
+    let n_words = by_id.keys().max().map_or(0, |last| last + 1);
+    let end = by_id.iter().find(|(_, word)| *word == "<|endoftext|>").map(|(&id, _)| id);
+    let end = end.ok_or_else(|| invalid(&path, "the word <|endoftext|> is missing"))?;
+    // Nobody looks at the words behind, so they may have gaps.
+    let words: Option<Vec<&str>> = (0..=end).map(|id| by_id.get(&id).map(String::as_str)).collect();
+    let words = words.ok_or_else(|| invalid(&path, "its ids have gaps"))?;
+    // Rows that only fill a matrix up are more than a Whisper's ids can be.
+    let by_weights = n_vocab.and_then(|n_vocab| Vocabulary::from_words(&words, n_vocab).ok());
+    by_weights.map_or_else(|| Vocabulary::from_words(&words, n_words).map_err(|reason| invalid(&path, reason)), Ok)
+}
+
+/// Words by their ids, those that were added included.
+fn words_of_tokenizer(path: &Path) -> Result<HashMap<usize, String>, WeightsError> {
+    let json = read_json(path)?;
+    let wrong = |what: &str| invalid(path, format!("{what} is missing"));
+    let mut by_id = words_of_object(path, json.pointer("/model/vocab").ok_or_else(|| wrong("model.vocab"))?)?;
     for token in json.get("added_tokens").and_then(serde_json::Value::as_array).into_iter().flatten() {
         let id = token.get("id").and_then(serde_json::Value::as_u64).ok_or_else(|| wrong("the id of a token"))?;
         let word = token.get("content").and_then(serde_json::Value::as_str);
         by_id.insert(id as usize, word.ok_or_else(|| wrong("the text of a token"))?.to_owned());
     }
-    let words: Option<Vec<String>> = (0..by_id.len()).map(|id| by_id.remove(&id)).collect();
-    let words = words.ok_or_else(|| invalid(&path, "its ids have gaps"))?;
-    Vocabulary::from_words(&words).map_err(|reason| invalid(&path, reason))
+    Ok(by_id)
+}
+
+/// `{"word": id, ...}`
+fn words_of_object(path: &Path, json: &serde_json::Value) -> Result<HashMap<usize, String>, WeightsError> {
+    let words = json.as_object().ok_or_else(|| invalid(path, "its words are no object"))?;
+    let word = |(word, id): (&String, &serde_json::Value)| Some((id.as_u64()? as usize, word.clone()));
+    let words: Option<HashMap<usize, String>> = words.iter().map(word).collect();
+    words.ok_or_else(|| invalid(path, "the id of a word is missing"))
 }
 
 impl Shards {

@@ -72,3 +72,58 @@ fn tensors_of_whisper_cpp_are_read() {
     std::fs::write(&path, &bytes).unwrap();
     assert!(matches!(open(&path), Err(WeightsError::Invalid { .. })));
 }
+
+/// A folder with the table of words of a model, `rows` long, and no other tensor.
+fn folder_of(rows: usize) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let n_bytes = rows * 4;
+    let tensor = format!(r#"{{"dtype": "F32", "shape": [{rows}, 1], "data_offsets": [0, {n_bytes}]}}"#);
+    let header = format!(r#"{{"model.decoder.embed_tokens.weight": {tensor}}}"#);
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.bytes());
+    bytes.resize(bytes.len() + n_bytes, 0);
+    std::fs::write(folder.path().join("model.safetensors"), bytes).unwrap();
+    std::fs::write(folder.path().join("config.json"), "{}").unwrap();
+    folder
+}
+
+/// `n` words and the end of text as `{"word": id}`.
+fn words(n: usize) -> serde_json::Map<String, serde_json::Value> {
+    let words = (0..n).map(|id| (format!("w{id}"), id.into()));
+    words.chain([("<|endoftext|>".to_owned(), n.into())]).collect()
+}
+
+#[test]
+fn words_may_lie_in_older_files_and_end_before_the_timestamps() {
+    let write = |folder: &Path, name: &str, json: serde_json::Value| {
+        std::fs::write(folder.join(name), json.to_string()).unwrap();
+    };
+    // `tokenizer.json` without timestamps, as older versions of the library wrote it.
+    for rows in [51_865, 51_872] {
+        let folder = folder_of(rows);
+        let mut vocab = words(50_257);
+        if rows == 51_872 {
+            // Rows that fill the matrix up: the words tell the size.
+            vocab.insert("<|30.00|>".to_owned(), 51_864.into());
+        }
+        write(folder.path(), "tokenizer.json", serde_json::json!({"model": {"vocab": vocab}}));
+        let vocabulary = open(folder.path()).unwrap().vocabulary;
+        assert_eq!((vocabulary.n_vocab, vocabulary.n_languages, vocabulary.first_timestamp()), (51_865, 99, 50_364));
+    }
+    // `vocab.json` alone, and with `added_tokens.json` that has the end.
+    let folder = folder_of(51_864);
+    write(folder.path(), "vocab.json", words(50_256).into());
+    assert_eq!(open(folder.path()).unwrap().vocabulary.end(), 50_256);
+    let mut bare = words(50_256);
+    let end = bare.remove("<|endoftext|>").unwrap();
+    write(folder.path(), "vocab.json", bare.into());
+    assert!(matches!(open(folder.path()), Err(WeightsError::Invalid { .. })));
+    write(folder.path(), "added_tokens.json", serde_json::json!({"<|endoftext|>": end, "<|notimestamps|>": 50_362}));
+    let vocabulary = open(folder.path()).unwrap().vocabulary;
+    assert_eq!((vocabulary.n_vocab, vocabulary.multilingual, vocabulary.text(&[7])), (51_864, false, "w7".to_owned()));
+    // A gap among the words.
+    let mut gap = words(50_256);
+    gap.remove("w100");
+    write(folder.path(), "vocab.json", gap.into());
+    assert!(matches!(open(folder.path()), Err(WeightsError::Invalid { .. })));
+}
