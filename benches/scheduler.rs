@@ -14,6 +14,7 @@ fn limits(n_requests: usize) -> DecoderLimits {
         n_sequence_tokens: 2 * PROMPT,
         n_seqs: 2 * n_requests + 2,
         n_batch: (n_requests + 2) * PROMPT,
+        n_physical_batch: (n_requests + 2) * PROMPT,
         n_vocab: 1000,
         sharing: PrefixSharing::Copy,
         sliding_window: None,

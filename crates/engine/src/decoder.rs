@@ -27,6 +27,9 @@ pub struct DecoderLimits {
     pub n_seqs: usize,
     /// Most tokens in one step.
     pub n_batch: usize,
+    /// Most tokens that are computed at once: a longer step is taken apart, and between its pieces cells that have left
+    /// a sliding window may be lost.
+    pub n_physical_batch: usize,
     /// Entries in the vocabulary: length of a logits row.
     pub n_vocab: usize,
     /// What prefix reuse is possible.
@@ -35,6 +38,20 @@ pub struct DecoderLimits {
     pub sliding_window: Option<usize>,
     /// Can positions be moved, as a context shift needs?
     pub can_shift: bool,
+}
+
+impl DecoderLimits {
+    /// Can a sequence that every layer holds from `first_held` on be continued behind its first `n_tokens`? What comes
+    /// next attends to itself and to one token less than the window before it. A state that is only ever continued at
+    /// its end has what it needs there.
+    pub fn can_continue(&self, n_tokens: usize, first_held: usize) -> bool {
+        match self.sliding_window {
+            Some(window) if self.sharing != PrefixSharing::TakeOverWhole => {
+                first_held <= (n_tokens + 1).saturating_sub(window)
+            }
+            Some(_) | None => true,
+        }
+    }
 }
 
 /// One token of a step.
@@ -72,13 +89,15 @@ pub trait Decoder {
     /// Makes `to` (empty before) hold the first `n_tokens` of `from`, sharing cells where it can.
     ///
     /// # Errors
-    /// [`CacheRefused`] when this cannot be done; both sequences are unchanged then.
+    /// [`CacheRefused`] when this cannot be done, or when `from` is shorter or does not hold any more what the token
+    /// behind the prefix attends to; both sequences are unchanged then.
     fn copy_prefix(&mut self, from: SeqId, to: SeqId, n_tokens: usize) -> Result<(), CacheRefused>;
 
     /// Drops everything of `seq` from position `n_tokens` on.
     ///
     /// # Errors
-    /// [`CacheRefused`] for a state that cannot be cut; the sequence is unchanged then.
+    /// [`CacheRefused`] for a state that cannot be cut, and as for [`Decoder::copy_prefix`]; the sequence is unchanged
+    /// then.
     fn cut(&mut self, seq: SeqId, n_tokens: usize) -> Result<(), CacheRefused>;
 
     /// Drops all of `seq`; always possible.
@@ -122,3 +141,20 @@ pub enum DecodeError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the cache refused the operation")]
 pub struct CacheRefused;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::limits;
+
+    #[test]
+    fn the_window_of_the_next_token_must_be_held() {
+        let windowed = DecoderLimits { sliding_window: Some(16), ..limits() };
+        // The token at position 20 attends to positions 5 to 20.
+        assert!(windowed.can_continue(20, 5) && !windowed.can_continue(20, 6));
+        assert!(windowed.can_continue(15, 0) && !windowed.can_continue(15, 1));
+        let whole = DecoderLimits { sharing: PrefixSharing::TakeOverWhole, ..windowed };
+        assert!(whole.can_continue(20, 19), "its end is where it goes on");
+        assert!(limits().can_continue(20, 0));
+    }
+}

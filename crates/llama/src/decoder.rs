@@ -232,13 +232,25 @@ impl LlamaDecoder {
         usize::try_from(last + 1).unwrap_or(0)
     }
 
-    /// After a failed step: every sequence goes back to the length it had.
-    fn put_back(&mut self) {
+    /// Can `seq` be continued behind its first `n_tokens`? Cells that have left a sliding window are overwritten by any
+    /// sequence's step, by a state that is brought back, and in part by a step that fails, so only the cache itself
+    /// can tell.
+    fn holds(&self, seq: SeqId, n_tokens: usize) -> Result<(), CacheRefused> {
+        let holds = self.length(seq) >= n_tokens && self.limits.can_continue(n_tokens, self.first_held(seq));
+        if holds { Ok(()) } else { Err(CacheRefused) }
+    }
+
+    /// After a failed step: every sequence goes back to the length it had. Says whether all of them could; the others
+    /// hold nothing any more.
+    fn put_back(&mut self) -> bool {
+        let mut all_back = true;
         for (seq, length) in std::mem::take(&mut self.lengths) {
             if self.cut(seq, length).is_err() {
                 self.clear(seq);
+                all_back = false;
             }
         }
+        all_back
     }
 
     /// Drops positions `from..to` of `seq`; -1 is llama.cpp's word for an open end.
@@ -291,8 +303,11 @@ impl Decoder for LlamaDecoder {
             Ok(code) => DecodeError::Failed { reason: format!("{} (code {code})", or_unknown(&captured.complaints())) },
             Err(reason) => DecodeError::Failed { reason },
         };
-        self.put_back();
-        Err(error)
+        if self.put_back() {
+            return Err(error);
+        }
+        // The same step could not succeed later either.
+        Err(DecodeError::Failed { reason: format!("{error}, and what came before it is lost") })
     }
 
     fn row(&mut self, entry_idx: usize) -> Result<&[f32], EngineError> {
@@ -311,9 +326,10 @@ impl Decoder for LlamaDecoder {
     fn copy_prefix(&mut self, from: SeqId, to: SeqId, n_tokens: usize) -> Result<(), CacheRefused> {
         self.is_sequence(from)?;
         self.is_sequence(to)?;
-        if self.limits.sharing != PrefixSharing::Copy {
+        if self.limits.sharing != PrefixSharing::Copy || self.length(to) > 0 {
             return Err(CacheRefused);
         }
+        self.holds(from, n_tokens)?;
         let (memory, end) = (self.context.memory(), position(n_tokens)?);
         // SAFETY: the memory belongs to a living context, and the sequences were checked.
         guarded(|| unsafe { ffi::llama_memory_seq_cp(memory, from as i32, to as i32, 0, end) })
@@ -322,6 +338,9 @@ impl Decoder for LlamaDecoder {
 
     fn cut(&mut self, seq: SeqId, n_tokens: usize) -> Result<(), CacheRefused> {
         self.is_sequence(seq)?;
+        if n_tokens > 0 {
+            self.holds(seq, n_tokens)?;
+        }
         self.remove(seq, position(n_tokens)?, -1)
     }
 
@@ -333,7 +352,7 @@ impl Decoder for LlamaDecoder {
     fn shift(&mut self, seq: SeqId, keep: usize, discard: usize) -> Result<(), CacheRefused> {
         self.is_sequence(seq)?;
         let (start, end) = (position(keep)?, position(keep.saturating_add(discard))?);
-        if !self.limits.can_shift {
+        if !self.limits.can_shift || self.length(seq) < keep.saturating_add(discard) {
             return Err(CacheRefused);
         }
         self.remove(seq, start, end)?;
@@ -448,23 +467,30 @@ pub(crate) fn refused_context(options: &LoadOptions, plan: &Plan, complaints: &s
 fn limits(model: &Model, options: &LoadOptions, plan: &Plan, context: &Context) -> DecoderLimits {
     let raw = context.0.as_ptr();
     // SAFETY: context and model are alive.
-    let (n_cells, n_batch, n_vocab, can_shift) = unsafe {
+    let (n_cells, n_batch, n_physical_batch, n_vocab, can_shift) = unsafe {
         let n_vocab = sys::llama_vocab_n_tokens(model.vocab());
         let can_shift = sys::llama_memory_can_shift(context.memory());
-        (sys::llama_n_ctx(raw) as usize, sys::llama_n_batch(raw) as usize, n_vocab, can_shift)
+        let sizes = (sys::llama_n_ctx(raw), sys::llama_n_batch(raw), sys::llama_n_ubatch(raw));
+        (sizes.0 as usize, sizes.1 as usize, sizes.2 as usize, n_vocab, can_shift)
     };
-    let window = model.sliding_window().filter(|_| !options.swa_full);
+    // A full cache for these layers puts off when cells behind the window are lost, and does not end it: they are
+    // overwritten as soon as the search for free cells comes past, and no saved state has them.
+    let window = model.sliding_window();
     DecoderLimits {
         n_cells: plan.n_cells.min(n_cells),
         n_sequence_tokens: plan.n_sequence_tokens.min(n_cells),
         n_seqs: plan.n_seqs,
         n_batch: plan.n_batch.min(n_batch),
+        n_physical_batch: plan.n_physical_batch.min(n_physical_batch).max(1),
         n_vocab: usize::try_from(n_vocab).unwrap_or(0),
         sharing: match window {
             _ if model.has_recurrent_state() => PrefixSharing::TakeOverWhole,
             // Shared cells are never given up, not even behind the window: without a cell for every token they could
             // fill the cache of the sliding-window layers.
-            Some(window) if n_window_cells(window, n_cells, plan.n_seqs, plan.n_physical_batch) < n_cells => {
+            Some(window)
+                if !options.swa_full
+                    && n_window_cells(window, n_cells, plan.n_seqs, plan.n_physical_batch) < n_cells =>
+            {
                 PrefixSharing::TakeOver
             }
             Some(_) | None => PrefixSharing::Copy,

@@ -2,11 +2,12 @@
 //!
 //! The fake vocabulary is the 256 bytes and a few control tokens. The decoder keeps the tokens of every sequence as a
 //! real cache would, refuses what a real one refuses, and makes logits from a hash of what it holds: an answer comes
-//! out right only if the cache held exactly the right tokens.
+//! out right only if every cell it attends to is the right one and was computed behind the right ones. With a sliding
+//! window it loses what has left the window whenever llama.cpp might: when cells are needed, for whatever sequence.
 
 mod encoders;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use encoders::{FakeEmbed, FakeEncoder, FakeRerank, N_EMBD, embed_model, rerank_model, vector};
@@ -117,7 +118,24 @@ struct FakeCell {
     /// Which cell: shared ones have the same number.
     cell: u64,
     token: TokenId,
+    /// Hash of what it attended to when it was computed.
+    context: u64,
 }
+
+impl FakeCell {
+    /// Bytes of a saved one.
+    const N_BYTES: usize = 12;
+
+    /// The hash of what comes before it and of this one. A cell that was computed in another context spoils it.
+    fn hash_behind(&self, before: u64) -> u64 {
+        let strangeness = (self.context ^ before).rotate_left(17);
+        (before ^ u64::from(self.token) ^ strangeness).wrapping_mul(FNV_PRIME)
+    }
+}
+
+/// Hash of nothing, and the factor for each token (FNV-1a).
+const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 
 /// What a fake model answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,6 +156,9 @@ pub struct FakeDecoder {
     rows_at: Vec<Option<(usize, usize)>>,
     /// By sequence: positions before this one have left the attention window.
     first_held: Vec<usize>,
+    /// Of so many chances to overwrite cells behind the window one is taken; 0 takes none.
+    overwrites: u64,
+    n_chances: u64,
     next_cell: u64,
     /// Rows of the last step: entry index and logits.
     rows: Vec<(usize, Vec<f32>)>,
@@ -151,6 +172,7 @@ pub fn limits() -> DecoderLimits {
         n_sequence_tokens: 512,
         n_seqs: 8,
         n_batch: 64,
+        n_physical_batch: 64,
         n_vocab: N_VOCAB,
         sharing: PrefixSharing::Copy,
         sliding_window: None,
@@ -168,6 +190,8 @@ impl FakeDecoder {
             sequences: vec![Vec::new(); n_seqs],
             rows_at: vec![None; n_seqs],
             first_held: vec![0; n_seqs],
+            overwrites: 1,
+            n_chances: 0,
             next_cell: 0,
             rows: Vec::new(),
             faults: None,
@@ -180,16 +204,58 @@ impl FakeDecoder {
         self
     }
 
-    /// Tokens that `seq` holds.
-    pub fn held_tokens(&self, seq: SeqId) -> Vec<TokenId> {
-        self.sequences[seq as usize].iter().map(|cell| cell.token).collect()
+    /// From now on one of `n` chances to overwrite cells behind the window is taken; 0 takes none, 1 (at first) all.
+    pub fn set_overwrites(&mut self, n: u64) {
+        self.overwrites = n;
+    }
+
+    /// As llama.cpp looks for cells: those that one sequence alone holds and that its next token does not attend to may
+    /// be overwritten, and with one of them the sequence loses all that come before it.
+    fn overwrite(&mut self) {
+        let Some(window) = self.limits.sliding_window else { return };
+        let mut n_holders: BTreeMap<u64, usize> = BTreeMap::new();
+        for (cells, &first_held) in self.sequences.iter().zip(&self.first_held) {
+            for cell in cells.iter().skip(first_held) {
+                *n_holders.entry(cell.cell).or_default() += 1;
+            }
+        }
+        for (cells, first_held) in self.sequences.iter().zip(&mut self.first_held) {
+            self.n_chances += 1;
+            let hash = (self.n_chances ^ FNV_BASIS).wrapping_mul(FNV_PRIME);
+            if self.overwrites == 0 || (hash >> 20) % self.overwrites != 0 {
+                continue;
+            }
+            let masked = *first_held..(cells.len() + 1).saturating_sub(window);
+            let lost = masked.rev().find(|&position| n_holders[&cells[position].cell] == 1);
+            *first_held = lost.map_or(*first_held, |position| position + 1);
+        }
+    }
+
+    /// Can `seq` be continued behind its first `n_tokens`?
+    fn holds(&self, seq: SeqId, n_tokens: usize) -> bool {
+        let held = self.sequences[seq as usize].len();
+        held >= n_tokens && self.limits.can_continue(n_tokens, self.first_held[seq as usize])
+    }
+
+    /// Appends a token to its sequence, which hashes to `before`; the hash behind it.
+    fn compute(&mut self, entry: &BatchToken, before: u64) -> u64 {
+        let seq = entry.seq as usize;
+        assert_eq!(self.sequences[seq].len(), entry.position, "positions follow what is held");
+        let first_held = self.first_held[seq];
+        let attends = self.limits.can_continue(entry.position, first_held);
+        assert!(attends, "position {} needs cells before {first_held}", entry.position);
+        let cell = FakeCell { cell: self.next_cell, token: entry.token, context: before };
+        self.next_cell += 1;
+        self.sequences[seq].push(cell);
+        cell.hash_behind(before)
     }
 
     fn n_cells_used(&self) -> usize {
         self.sequences.iter().flatten().map(|cell| cell.cell).collect::<BTreeSet<_>>().len()
     }
 
-    fn logits(&mut self, entry: &BatchToken) -> Vec<f32> {
+    /// The row of an entry; all that it attends to hashes to `hash`.
+    fn logits(&mut self, entry: &BatchToken, hash: u64) -> Vec<f32> {
         let mut row = vec![0.0; N_VOCAB];
         if entry.token == POISON_NAN {
             row.fill(f32::NAN);
@@ -204,7 +270,7 @@ impl FakeDecoder {
         self.rows_at[seq] = Some((start, entry.position));
         let token = match &self.answers {
             Answers::Text(text) => text.as_bytes().get(entry.position - start).map_or(EOS, |&byte| TokenId::from(byte)),
-            Answers::Hash => next_of(&self.held_tokens(entry.seq)),
+            Answers::Hash => token_of(hash),
         };
         for (idx, logit) in row.iter_mut().enumerate() {
             *logit = -((idx as f32 - token as f32).abs() / 64.0);
@@ -215,11 +281,12 @@ impl FakeDecoder {
     }
 }
 
-/// The token that follows `tokens` in the fake model's mind (FNV-1a over them).
+/// The token that follows `tokens` in the fake model's mind (FNV-1a over them): what it says without any cache.
 pub fn next_of(tokens: &[TokenId]) -> TokenId {
-    let hash = tokens
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, &token| (hash ^ u64::from(token)).wrapping_mul(0x0000_0100_0000_01b3));
+    token_of(tokens.iter().fold(FNV_BASIS, |hash, &token| (hash ^ u64::from(token)).wrapping_mul(FNV_PRIME)))
+}
+
+fn token_of(hash: u64) -> TokenId {
     match (hash >> 32) % 40 {
         39 => EOS,
         letter => TokenId::from(b'a') + (letter % 26) as TokenId,
@@ -246,18 +313,18 @@ impl Decoder for FakeDecoder {
             return Err(DecodeError::NoRoom);
         }
         self.rows.clear();
+        let mut hashes: BTreeMap<SeqId, u64> = BTreeMap::new();
         for (entry_idx, entry) in batch.iter().enumerate() {
-            let seq = entry.seq as usize;
-            assert_eq!(self.sequences[seq].len(), entry.position, "positions follow what is held");
-            self.sequences[seq].push(FakeCell { cell: self.next_cell, token: entry.token });
-            self.next_cell += 1;
-            if let Some(window) = self.limits.sliding_window {
-                let attended = entry.position.saturating_sub(window);
-                assert!(self.first_held[seq] <= attended, "position {} needs cells from {attended} on", entry.position);
-                self.first_held[seq] = self.first_held[seq].max((entry.position + 1).saturating_sub(2 * window));
+            if entry_idx % self.limits.n_physical_batch == 0 {
+                self.overwrite();
             }
+            let held = &self.sequences[entry.seq as usize];
+            let of_held = || held.iter().fold(FNV_BASIS, |hash, cell| cell.hash_behind(hash));
+            let before = *hashes.entry(entry.seq).or_insert_with(of_held);
+            let hash = self.compute(entry, before);
+            hashes.insert(entry.seq, hash);
             if entry.wants_row {
-                let row = self.logits(entry);
+                let row = self.logits(entry, hash);
                 self.rows.push((entry_idx, row));
             }
         }
@@ -271,7 +338,7 @@ impl Decoder for FakeDecoder {
     }
 
     fn copy_prefix(&mut self, from: SeqId, to: SeqId, n_tokens: usize) -> Result<(), CacheRefused> {
-        if self.limits.sharing != PrefixSharing::Copy {
+        if self.limits.sharing != PrefixSharing::Copy || !self.holds(from, n_tokens) {
             return Err(CacheRefused);
         }
         assert!(self.sequences[to as usize].is_empty(), "a copy goes into an empty sequence");
@@ -281,11 +348,11 @@ impl Decoder for FakeDecoder {
     }
 
     fn cut(&mut self, seq: SeqId, n_tokens: usize) -> Result<(), CacheRefused> {
-        let held = &mut self.sequences[seq as usize];
-        if self.limits.sharing == PrefixSharing::TakeOverWhole && n_tokens < held.len() {
+        let is_whole = n_tokens >= self.sequences[seq as usize].len();
+        if (self.limits.sharing == PrefixSharing::TakeOverWhole && !is_whole) || !self.holds(seq, n_tokens) {
             return Err(CacheRefused);
         }
-        held.truncate(n_tokens);
+        self.sequences[seq as usize].truncate(n_tokens);
         self.rows_at[seq as usize] = None;
         Ok(())
     }
@@ -297,36 +364,42 @@ impl Decoder for FakeDecoder {
     }
 
     fn shift(&mut self, seq: SeqId, keep: usize, discard: usize) -> Result<(), CacheRefused> {
-        if !self.limits.can_shift {
+        if !self.limits.can_shift || self.sequences[seq as usize].len() < keep + discard {
             return Err(CacheRefused);
         }
         self.sequences[seq as usize].drain(keep..keep + discard);
         let first_held = &mut self.first_held[seq as usize];
-        *first_held = first_held.saturating_sub(discard);
+        *first_held = first_held.saturating_sub(discard).max(keep.min(*first_held));
         Ok(())
     }
 
     fn save(&mut self, seq: SeqId) -> Option<Vec<u8>> {
-        let first_held = self.first_held[seq as usize] as u32;
-        let tokens = self.sequences[seq as usize].iter().map(|cell| cell.token);
-        Some(std::iter::once(first_held).chain(tokens).flat_map(u32::to_le_bytes).collect())
+        let cells = &self.sequences[seq as usize];
+        // As in llama.cpp, a state has what its last token attends to and no more.
+        let attended = self.limits.sliding_window.map_or(0, |window| cells.len().saturating_sub(window));
+        let mut state = (attended.max(self.first_held[seq as usize]) as u32).to_le_bytes().to_vec();
+        for cell in cells {
+            state.extend(cell.token.to_le_bytes());
+            state.extend(cell.context.to_le_bytes());
+        }
+        Some(state)
     }
 
     fn restore(&mut self, to: SeqId, state: &[u8]) -> Result<(), CacheRefused> {
-        let numbers = state.chunks_exact(4).map(|chunk| u32::from_le_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]));
-        let numbers: Vec<u32> = numbers.collect();
-        let (&first_held, tokens) = numbers.split_first().ok_or(CacheRefused)?;
-        if self.n_cells_used() + tokens.len() > self.limits.n_cells {
+        let (first_held, cells) = state.split_first_chunk::<4>().ok_or(CacheRefused)?;
+        if self.n_cells_used() + cells.len() / FakeCell::N_BYTES > self.limits.n_cells {
             return Err(CacheRefused);
         }
         assert!(self.sequences[to as usize].is_empty(), "a state goes into an empty sequence");
-        for &token in tokens {
-            self.sequences[to as usize].push(FakeCell { cell: self.next_cell, token });
+        self.overwrite();
+        for bytes in cells.chunks_exact(FakeCell::N_BYTES) {
+            let (token, context) = bytes.split_first_chunk::<4>().ok_or(CacheRefused)?;
+            let context = u64::from_le_bytes(context.try_into().map_err(|_| CacheRefused)?);
+            let cell = FakeCell { cell: self.next_cell, token: u32::from_le_bytes(*token), context };
+            self.sequences[to as usize].push(cell);
             self.next_cell += 1;
         }
-        // As in llama.cpp, a state has what its end attends to and no more.
-        let attended = self.limits.sliding_window.map_or(0, |window| tokens.len().saturating_sub(window));
-        self.first_held[to as usize] = attended.max(first_held as usize);
+        self.first_held[to as usize] = u32::from_le_bytes(*first_held) as usize;
         Ok(())
     }
 

@@ -77,12 +77,14 @@ impl Scheduler {
         let step = submission.prefix_step.max(1);
         let common_len = |tokens: &[TokenId]| common_len(reusable, tokens);
         let whole_steps = |len: usize| len / step * step;
+        let limits = &self.config.limits;
+        let whole_only = limits.sharing == PrefixSharing::TakeOverWhole;
         let mut offer = |source, first_held: &dyn Fn() -> usize, len: usize, held_len: usize| {
-            let whole_only = self.config.limits.sharing == PrefixSharing::TakeOverWhole;
             if len < MIN_SHARED || len <= best.len || (whole_only && len != held_len) {
                 return;
             }
-            if let Some(first_held) = self.held_from(len, first_held) {
+            let first_held = if limits.sliding_window.is_some() { first_held() } else { 0 };
+            if limits.can_continue(len, first_held) {
                 (best.source, best.len, best.first_held) = (Some(source), len, first_held);
             }
         };
@@ -90,15 +92,9 @@ impl Scheduler {
             let len = whole_steps(common_len(&cached.tokens));
             offer(Source::Cached(idx), &|| first_held(cached.seq), len, cached.tokens.len());
         }
-        for (idx, parked) in self.parked.iter().enumerate() {
-            let len = whole_steps(self.parked_len(idx, reusable));
-            offer(Source::Parked(idx), &|| parked.first_held, len, parked.tokens.len());
-        }
-        if self.config.limits.sharing != PrefixSharing::Copy {
-            return PrefixMatch { awaited_len: best.len, ..best };
-        }
         let mut awaited_len = 0;
-        for (idx, running) in self.running.iter().enumerate() {
+        let can_copy = limits.sharing == PrefixSharing::Copy;
+        for (idx, running) in self.running.iter().enumerate().filter(|_| can_copy) {
             let len = whole_steps(common_len(&running.tokens));
             let shareable = whole_steps(len.min(running.shareable_len()));
             // What it began with may have come by an operation that was not carried out yet.
@@ -109,13 +105,13 @@ impl Scheduler {
                 awaited_len = awaited_len.max(len);
             }
         }
+        // Last, since the first of equal ones is taken: what is in the cache costs nothing, and requests that share a saved
+        // prefix shall bring it back once.
+        for (idx, parked) in self.parked.iter().enumerate() {
+            let len = whole_steps(self.parked_len(idx, reusable));
+            offer(Source::Parked(idx), &|| parked.first_held, len, parked.tokens.len());
+        }
         PrefixMatch { awaited_len: awaited_len.max(best.len), ..best }
-    }
-
-    /// From where on a prefix is held, if the attention window before position `len` still exists in every layer.
-    fn held_from(&self, len: usize, first_held: &dyn Fn() -> usize) -> Option<usize> {
-        let Some(window) = self.config.limits.sliding_window else { return Some(0) };
-        Some(first_held()).filter(|&first_held| first_held <= len.saturating_sub(window))
     }
 
     /// Would there be room if every cached prefix but the source were evicted?

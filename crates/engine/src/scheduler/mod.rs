@@ -25,7 +25,7 @@ use parked::Parked;
 use crate::{ContextOverflow, DecoderLimits, EngineError, SeqId, TokenId};
 
 pub use parked::{Parkable, StateKey};
-pub use step::{CacheOp, PromptShare, Step, StepEntry};
+pub use step::{Applied, CacheOp, PromptShare, Step, StepEntry};
 
 /// Identifies a request within one engine.
 pub type RequestId = u64;
@@ -359,7 +359,7 @@ impl Scheduler {
     /// The decoder would not copy into or cut `seq`: a cached prefix is dropped, a request that was to start from it
     /// waits again, at the front, and will compute its whole prompt. Returns a request that is in the middle of its
     /// answer and cannot go on.
-    pub fn refuse_reuse(&mut self, seq: SeqId) -> Option<RequestId> {
+    fn refuse_reuse(&mut self, seq: SeqId) -> Option<RequestId> {
         if let Some(idx) = self.cached.iter().position(|cached| cached.seq == seq) {
             self.evict(idx);
             return None;

@@ -41,10 +41,7 @@ impl Scheduler {
     /// out differently with other cells in between.
     pub fn parkable(&self) -> Option<Parkable> {
         let may_wait = self.waiting.front().is_none_or(|next| next.submission.prefix_step > 1);
-        let idle = self.running.is_empty() && may_wait;
-        let candidates = self.cached.iter().filter(|cached| idle && !cached.stays);
-        let oldest = candidates.min_by_key(|cached| cached.last_used)?;
-        Some(Parkable { seq: oldest.seq, key: self.use_counter + 1, n_tokens: oldest.tokens.len() })
+        (self.running.is_empty() && may_wait).then(|| self.oldest_parkable())?
     }
 
     /// A cached prefix to save although there is work, oldest first: finished prefixes alone hold more cells than running
@@ -54,7 +51,13 @@ impl Scheduler {
         if cells_cached <= cells_running + EXCESS_CELLS {
             return None;
         }
-        let candidates = self.cached.iter().filter(|cached| !cached.stays);
+        self.oldest_parkable()
+    }
+
+    /// The cached prefix to save first. One that is still to be cut or shifted is not in the cache what it is here.
+    pub(super) fn oldest_parkable(&self) -> Option<Parkable> {
+        let is_settled = |seq| self.pending_ops.iter().all(|op| op.seq() != seq);
+        let candidates = self.cached.iter().filter(|cached| !cached.stays && is_settled(cached.seq));
         let oldest = candidates.min_by_key(|cached| cached.last_used)?;
         Some(Parkable { seq: oldest.seq, key: self.use_counter + 1, n_tokens: oldest.tokens.len() })
     }
@@ -83,7 +86,7 @@ impl Scheduler {
                 keep
             });
         }
-        // A state holds the window of its end only, however much the sequence had.
+        // A state has what its last token attends to only, however much the sequence had.
         let attended = self.config.limits.sliding_window.map_or(0, |window| tokens.len().saturating_sub(window));
         let first_held = first_held.max(attended);
         self.parked.push(Parked { key: parkable.key, tokens, first_held, n_bytes, last_used });
@@ -99,11 +102,6 @@ impl Scheduler {
         if let Some(cached) = self.cached.iter_mut().find(|cached| cached.seq == parkable.seq) {
             cached.stays = true;
         }
-    }
-
-    /// Forgets a saved state that could not be brought back.
-    pub fn forget_parked(&mut self, key: StateKey) {
-        self.parked.retain(|parked| parked.key != key);
     }
 
     /// Tokens of `reusable` that a saved state covers.

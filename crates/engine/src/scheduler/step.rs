@@ -1,7 +1,9 @@
 //! What the model has to do next.
 
+use std::collections::BTreeMap;
+
 use super::*;
-use crate::BatchToken;
+use crate::{BatchToken, CacheRefused, Decoder};
 
 /// Forced tokens of all answers together that a step computes beside one token of each answer.
 const MOST_FORCED: usize = 64;
@@ -46,6 +48,48 @@ pub enum CacheOp {
         /// Tokens behind them that go.
         discard: usize,
     },
+}
+
+impl CacheOp {
+    /// The sequence that it changes.
+    pub fn seq(self) -> SeqId {
+        match self {
+            Self::Copy { to, .. } | Self::Restore { to, .. } => to,
+            Self::Cut { seq, .. } | Self::Clear { seq } | Self::Shift { seq, .. } => seq,
+        }
+    }
+
+    /// Has `decoder` do it, with the bytes of saved states.
+    ///
+    /// # Errors
+    /// [`CacheRefused`] when the decoder cannot, or when the state is not there.
+    pub fn carry_out(
+        self,
+        decoder: &mut impl Decoder,
+        saved: &BTreeMap<StateKey, Vec<u8>>,
+    ) -> Result<(), CacheRefused> {
+        match self {
+            Self::Copy { from, to, n_tokens } => decoder.copy_prefix(from, to, n_tokens),
+            Self::Cut { seq, n_tokens } => decoder.cut(seq, n_tokens),
+            Self::Shift { seq, keep, discard } => decoder.shift(seq, keep, discard),
+            Self::Restore { key, to } => decoder.restore(to, saved.get(&key).ok_or(CacheRefused)?),
+            Self::Clear { seq } => {
+                decoder.clear(seq);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What came of cache operations.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The cache is not what the step was planned for: its batch must not be computed.
+    pub is_refused: bool,
+    /// Requests in the middle of an answer that cannot go on.
+    pub lost: Vec<RequestId>,
+    /// States that could not be brought back: nothing refers to their bytes any more.
+    pub forgotten: Vec<StateKey>,
 }
 
 /// One token of a step and the request it belongs to.
@@ -109,11 +153,7 @@ impl Scheduler {
             },
         };
         let mut entries = Vec::new();
-        // Guesses take rows and time that prompts can use better.
-        let mut guesses_left = match self.prompts_left() {
-            (_, 0) => self.config.limits.n_seqs.min(n_batch).saturating_sub(n_decoding),
-            (_, _) => 0,
-        };
+        let mut guesses_left = self.most_guesses();
         if !answers_wait {
             for running in self.running.iter().filter(|running| running.is_decoding() && !running.resting) {
                 push_entries(&mut entries, running, 1);
@@ -130,6 +170,54 @@ impl Scheduler {
         let n_prompt_tokens = entries.len() - n_answers - n_guesses;
         self.make_room(entries.len());
         Step { ops: self.take_ops(), entries, n_prompt_tokens, answers_wait, n_guesses }
+    }
+
+    /// Guesses that the next step can check.
+    fn most_guesses(&self) -> usize {
+        // They take rows and time that prompts can use better.
+        if self.prompts_left().1 > 0 {
+            return 0;
+        }
+        let limits = &self.config.limits;
+        let most = limits.n_seqs.min(limits.n_batch).saturating_sub(self.n_answers());
+        if limits.sliding_window.is_none() {
+            return most;
+        }
+        // In a step of several pieces, a later piece may take cells that have left the window of the guesses before it
+        // and are needed again when these turn out wrong.
+        let answers = self.running.iter().filter(|running| running.is_decoding() && !running.resting);
+        let (n_next, n_forced) =
+            answers.fold((0, 0), |(n_next, n_forced), running| (n_next + 1, n_forced + running.uncomputed() - 1));
+        most.min(limits.n_physical_batch.saturating_sub(n_next + n_forced.min(MOST_FORCED)))
+    }
+
+    /// Carries out cache operations in their order by `carry_out`. Whoever wanted to start from what is refused waits
+    /// again, at the front, and will compute the whole prompt; so does whoever wanted to start from that in turn.
+    pub fn apply(
+        &mut self,
+        ops: &[CacheOp],
+        carry_out: &mut dyn FnMut(CacheOp) -> Result<(), CacheRefused>,
+    ) -> Applied {
+        let mut applied = Applied::default();
+        // Sequences that are not what later operations take them for.
+        let mut spoilt: Vec<SeqId> = Vec::new();
+        for &op in ops {
+            if let CacheOp::Clear { seq } = op {
+                spoilt.retain(|&other| other != seq);
+            }
+            let from_spoilt = matches!(op, CacheOp::Copy { from, .. } if spoilt.contains(&from));
+            if spoilt.contains(&op.seq()) || (!from_spoilt && carry_out(op).is_ok()) {
+                continue;
+            }
+            applied.is_refused = true;
+            spoilt.push(op.seq());
+            if let CacheOp::Restore { key, .. } = op {
+                self.parked.retain(|parked| parked.key != key);
+                applied.forgotten.push(key);
+            }
+            applied.lost.extend(self.refuse_reuse(op.seq()));
+        }
+        applied
     }
 
     /// Appends what answers have beyond their next token, as tokens that were forced leave it; how many.

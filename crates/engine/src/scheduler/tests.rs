@@ -12,6 +12,8 @@ struct Bench {
     n_computed: usize,
     started: Vec<(RequestId, usize)>,
     saved: std::collections::BTreeMap<StateKey, Vec<u8>>,
+    /// Operations so far.
+    ops: Vec<CacheOp>,
 }
 
 impl Bench {
@@ -24,6 +26,7 @@ impl Bench {
             n_computed: 0,
             started: Vec::new(),
             saved: std::collections::BTreeMap::new(),
+            ops: Vec::new(),
         }
     }
 
@@ -36,19 +39,14 @@ impl Bench {
     fn step(&mut self) -> Vec<(RequestId, Verdict)> {
         let decoder = &self.decoder;
         let step = self.scheduler.next_step(PromptShare::Beside(8), &|seq| decoder.first_held(seq));
+        self.ops.extend(&step.ops);
+        let (decoder, saved) = (&mut self.decoder, &self.saved);
+        let applied = self.scheduler.apply(&step.ops, &mut |op| op.carry_out(decoder, saved));
+        assert_eq!(applied.lost, []);
         let started = self.scheduler.take_started();
         self.started.extend(started.iter().map(|started| (started.id, started.cached_tokens)));
-        for &op in &step.ops {
-            match op {
-                CacheOp::Copy { from, to, n_tokens } => self.decoder.copy_prefix(from, to, n_tokens).unwrap(),
-                CacheOp::Cut { seq, n_tokens } => self.decoder.cut(seq, n_tokens).unwrap(),
-                CacheOp::Clear { seq } => self.decoder.clear(seq),
-                CacheOp::Restore { key, to } => self.decoder.restore(to, &self.saved[&key]).unwrap(),
-                CacheOp::Shift { seq, keep, discard } => self.decoder.shift(seq, keep, discard).unwrap(),
-            }
-        }
         let batch: Vec<_> = step.entries.iter().map(|entry| entry.token).collect();
-        if batch.is_empty() {
+        if batch.is_empty() || applied.is_refused {
             return Vec::new();
         }
         self.decoder.decode(&batch).expect("reservations guarantee room");
@@ -72,6 +70,14 @@ impl Bench {
             }
         }
         panic!("request {id} never ends");
+    }
+
+    /// Runs until every request has ended by its limit.
+    fn finish_all(&mut self) {
+        while self.scheduler.occupancy().running + self.scheduler.occupancy().waiting > 0 {
+            let ended = self.step().into_iter().filter(|&(_, verdict)| verdict == Verdict::LengthReached);
+            ended.for_each(|(id, _)| self.scheduler.finish(id));
+        }
     }
 }
 
@@ -320,4 +326,126 @@ fn a_prompt_may_have_a_step_of_its_own_while_answers_wait() {
     bench.scheduler.cancel(2);
     let without_prompts = bench.scheduler.next_step(PromptShare::Alone(6), &|_| 0);
     assert_eq!((without_prompts.entries.len(), without_prompts.answers_wait), (1, false));
+}
+
+#[test]
+fn branches_of_a_saved_prefix_bring_it_back_once() {
+    let mut bench = Bench::new(limits(), 4);
+    bench.admit(0, prompt(1, 2), Some(1));
+    bench.finish(0);
+    bench.park(1 << 20);
+    (1..4).for_each(|id| bench.admit(id, prompt(1, 10 + id as TokenId), Some(4)));
+    bench.finish_all();
+    let n_restored = bench.ops.iter().filter(|op| matches!(op, CacheOp::Restore { .. })).count();
+    assert_eq!((n_restored, bench.started.len()), (1, 4));
+    assert!(bench.started[1..].iter().all(|&(_, n_cached)| n_cached == 100), "{:?}", bench.started);
+    // A saved state that holds more is worth it.
+    bench.park(1 << 20);
+    bench.admit(4, [prompt(1, 5), vec![1]].concat(), Some(9));
+    bench.step();
+    bench.admit(5, [prompt(1, 12), vec![1]].concat(), Some(1));
+    bench.finish(5);
+    assert_eq!(bench.started.last(), Some(&(5, 110)));
+}
+
+#[test]
+fn whoever_starts_from_what_is_refused_is_refused_too() {
+    let mut bench = Bench::new(limits(), 4);
+    bench.admit(0, prompt(1, 2), Some(1));
+    bench.finish(0);
+    bench.park(1 << 20);
+    (1..4).for_each(|id| bench.admit(id, prompt(1, 10 + id as TokenId), Some(4)));
+    let step = bench.scheduler.next_step(PromptShare::Beside(8), &|_| 0);
+    let n_copies = step.ops.iter().filter(|op| matches!(op, CacheOp::Copy { .. })).count();
+    assert_eq!(n_copies, 2, "two start from what is brought back: {:?}", step.ops);
+    let decoder = &mut bench.decoder;
+    let mut asked = Vec::new();
+    let applied = bench.scheduler.apply(&step.ops, &mut |op| {
+        asked.push(op);
+        match op {
+            CacheOp::Restore { .. } => Err(crate::CacheRefused),
+            _ => op.carry_out(decoder, &std::collections::BTreeMap::new()),
+        }
+    });
+    assert!(applied.is_refused && applied.lost.is_empty() && applied.forgotten.len() == 1, "{applied:?}");
+    assert!(!asked.iter().any(|op| matches!(op, CacheOp::Copy { .. } | CacheOp::Cut { .. })), "{asked:?}");
+    bench.scheduler.check();
+    let occupancy = bench.scheduler.occupancy();
+    assert_eq!((occupancy.running, occupancy.waiting, occupancy.parked_sequences), (0, 3, 0));
+    bench.started.clear();
+    bench.finish_all();
+    assert!(bench.started.iter().all(|&(_, n_cached)| n_cached == 0), "{:?}", bench.started);
+}
+
+#[test]
+fn a_window_that_moves_on_between_plan_and_copy_is_noticed() {
+    let windowed = DecoderLimits { sliding_window: Some(16), ..limits() };
+    let mut bench = Bench::new(windowed, 2);
+    bench.admit(0, vec![2; 60], Some(1));
+    bench.finish(0);
+    bench.park(1 << 20);
+    // This one keeps all of its cells, until a saved state needs some.
+    bench.decoder.set_overwrites(0);
+    bench.admit(1, vec![1; 60], Some(1));
+    bench.finish(1);
+    bench.decoder.set_overwrites(1);
+    bench.started.clear();
+    bench.ops.clear();
+    bench.admit(2, [vec![2; 60], vec![3; 5]].concat(), Some(2));
+    bench.admit(3, [vec![1; 30], vec![4; 5]].concat(), Some(2));
+    bench.finish(3);
+    let is_copy = |op: &&CacheOp| matches!(op, CacheOp::Copy { n_tokens: 30, .. });
+    assert_eq!(bench.ops.iter().filter(is_copy).count(), 1, "a copy was planned: {:?}", bench.ops);
+    assert_eq!(bench.started, [(2, 60), (3, 0)]);
+}
+
+#[test]
+fn a_saved_window_serves_the_same_prompt_again() {
+    let mut bench = Bench::new(DecoderLimits { sliding_window: Some(16), ..limits() }, 1);
+    bench.admit(0, vec![1; 40], Some(1));
+    bench.finish(0);
+    bench.park(1 << 20);
+    // Its last token is computed again: that is as far as the window of a saved state reaches back.
+    bench.admit(1, vec![1; 40], Some(1));
+    bench.finish(1);
+    bench.park(1 << 20);
+    bench.admit(2, vec![1; 39], Some(1));
+    bench.finish(2);
+    assert_eq!(bench.started, [(0, 0), (1, 39), (2, 0)]);
+}
+
+#[test]
+fn a_sequence_is_saved_as_it_will_be() {
+    let mut bench = Bench::new(DecoderLimits { n_cells: 64, n_sequence_tokens: 64, ..limits() }, 2);
+    let overflow = ContextOverflow::Shift { keep: 4 };
+    let submission = Submission { id: 0, prompt: vec![1; 50], max_tokens: Some(100), overflow, prefix_step: 1 };
+    bench.scheduler.admit(submission).unwrap();
+    bench.finish(0);
+    assert_eq!(bench.scheduler.parkable(), None, "it is still to be cut to what it kept");
+    bench.step();
+    assert_eq!(bench.scheduler.parkable().map(|parkable| parkable.n_tokens), Some(4));
+    bench.park(1 << 20);
+    assert_eq!(bench.saved.values().map(Vec::len).collect::<Vec<_>>(), [4 + 4 * 12]);
+}
+
+#[test]
+fn guesses_beside_a_window_are_computed_at_once() {
+    let cases = [(None, 64, 0, 7), (Some(16), 64, 0, 7), (Some(16), 6, 0, 4), (Some(16), 6, 3, 1), (Some(16), 6, 9, 0)];
+    for (sliding_window, n_physical_batch, n_forced, n_guesses) in cases {
+        let limits = DecoderLimits { sliding_window, n_physical_batch, n_seqs: 9, ..limits() };
+        let mut bench = Bench::new(limits, 2);
+        bench.admit(0, vec![1; 20], Some(50));
+        bench.admit(1, vec![2; 20], Some(50));
+        (0..8).for_each(|_| drop(bench.step()));
+        for _ in 0..n_forced {
+            bench.scheduler.push_forced(1, 5);
+        }
+        bench.scheduler.set_guesses(0, &[7; 20]);
+        let step = bench.scheduler.next_step(PromptShare::Beside(8), &|_| 0);
+        assert_eq!(
+            (step.n_guesses, step.n_prompt_tokens),
+            (n_guesses, n_forced),
+            "{sliding_window:?}, {n_forced} forced"
+        );
+    }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::channel::{Channel, Sent, Terminal};
 use super::guard::{Forcing, Guard, MaskThread, Patience, Ruling};
-use super::lookup::{GuessMeter, Lookup, MOST_GUESSES};
+use super::lookup::{GuessMeter, Lookup, Offer};
 use super::pacer::{Pacer, PromptOutlook, PromptPart};
 use super::parking::ParkMeter;
 use super::request::{EndOfGeneration, Ended, FinishReason, PrefixReuse, Queued, TokenEvent};
@@ -16,10 +16,7 @@ use crate::sampling::{Sampled, Sampler, Scratch};
 use crate::scheduler::{
     CacheOp, Parkable, RequestId, Scheduler, SchedulerConfig, StateKey, Step, StepEntry, Submission, Verdict,
 };
-use crate::{
-    CacheRefused, Constraint, ContextOverflow, DecodeError, Decoder, DecoderLimits, EngineError, SeqId, TokenId,
-    Tokenizer,
-};
+use crate::{Constraint, ContextOverflow, DecodeError, Decoder, DecoderLimits, EngineError, TokenId, Tokenizer};
 
 /// A decoder that fails this often in a row is dead.
 const MAX_FAILURES: usize = 3;
@@ -144,6 +141,9 @@ impl<D: Decoder> EngineLoop<D> {
             if self.shared.inbox.is_closed() {
                 return self.end_all();
             }
+            // What is saved and what is planned is about the cache as it will be.
+            let ops = self.scheduler.take_ops();
+            self.apply(&ops);
             if self.scheduler.occupancy().waiting > 0 {
                 while let Some(parkable) = self.scheduler.parkable() {
                     self.park(parkable);
@@ -161,6 +161,7 @@ impl<D: Decoder> EngineLoop<D> {
             }
             let decoder = &self.decoder;
             let step = self.scheduler.next_step(share, &|seq| decoder.first_held(seq));
+            let may_compute = self.apply(&step.ops);
             self.note_started();
             self.publish();
             if step.is_empty() {
@@ -172,7 +173,7 @@ impl<D: Decoder> EngineLoop<D> {
                     Some(_) => {}
                     None => self.shared.inbox.wait(),
                 }
-            } else {
+            } else if may_compute && !step.entries.is_empty() {
                 self.run_step(&step);
             }
         }
@@ -266,9 +267,6 @@ impl<D: Decoder> EngineLoop<D> {
     }
 
     fn run_step(&mut self, step: &Step) {
-        if !self.apply(&step.ops) || step.entries.is_empty() {
-            return;
-        }
         let batch: Vec<_> = step.entries.iter().map(|entry| entry.token).collect();
         let begun = Instant::now();
         match self.decoder.decode(&batch) {
@@ -291,8 +289,10 @@ impl<D: Decoder> EngineLoop<D> {
     fn learn(&mut self, step: &Step, took: Duration) {
         let n_answers = step.entries.len() - step.n_prompt_tokens - step.n_guesses;
         if step.n_guesses > 0 {
-            let plain = self.pacer.plain_secs(n_answers).unwrap_or(0.0);
-            self.guessing.record(plain, step.n_guesses, took);
+            // Tokens that were forced on other answers cost something, too.
+            if let Some(plain) = self.pacer.plain_secs(n_answers).filter(|_| step.n_prompt_tokens == 0) {
+                self.guessing.record(plain, step.n_guesses, took);
+            }
             self.pacer.grow_old(n_answers);
             self.stats.guesses += step.n_guesses as u64;
             return;
@@ -307,38 +307,26 @@ impl<D: Decoder> EngineLoop<D> {
         let Some(plain) = self.pacer.plain_secs(n_answers).filter(|_| !self.pacer.wants_plain(n_answers)) else {
             return;
         };
-        for (&id, live) in self.live.iter().filter(|(_, live)| live.started.is_some()) {
-            let Some(lookup) = live.lookup.as_ref().filter(|lookup| !lookup.guesses(1).is_empty()) else { continue };
-            let n_guesses = self.guessing.n_guesses(plain, n_answers, lookup.rate()).min(MOST_GUESSES);
-            if n_guesses > 0 {
-                self.scheduler.set_guesses(id, lookup.guesses(n_guesses));
-            }
+        let live = self.live.iter().filter(|(_, live)| live.started.is_some() && !live.channel.is_full());
+        let lookups = live.filter_map(|(&id, live)| Some((id, live.lookup.as_ref()?)));
+        let lookups: Vec<_> = lookups.filter(|(_, lookup)| !lookup.guesses(1).is_empty()).collect();
+        let offers: Vec<Offer> = lookups.iter().map(|(_, lookup)| lookup.offer()).collect();
+        let n_guesses = self.guessing.share(plain, n_answers, &offers);
+        for ((id, lookup), n) in lookups.into_iter().zip(n_guesses).filter(|&(_, n)| n > 0) {
+            self.scheduler.set_guesses(id, lookup.guesses(n));
         }
     }
 
     /// Changes the cache; says whether the batch of the step still makes sense.
     fn apply(&mut self, ops: &[CacheOp]) -> bool {
-        let mut all_done = true;
-        for &op in ops {
-            let (seq, done) = match op {
-                CacheOp::Copy { from, to, n_tokens } => (to, self.decoder.copy_prefix(from, to, n_tokens)),
-                CacheOp::Cut { seq, n_tokens } => (seq, self.decoder.cut(seq, n_tokens)),
-                CacheOp::Shift { seq, keep, discard } => (seq, self.decoder.shift(seq, keep, discard)),
-                CacheOp::Restore { key, to } => (to, self.restore(key, to)),
-                CacheOp::Clear { seq } => {
-                    self.decoder.clear(seq);
-                    continue;
-                }
-            };
-            if let Err(CacheRefused) = done {
-                tracing::debug!(model = self.shared.name, ?op, "the cache refused; the prompt is computed again");
-                if let Some(id) = self.scheduler.refuse_reuse(seq) {
-                    self.fail(id, "the context could not be shifted");
-                }
-                all_done = false;
-            }
+        let (decoder, saved) = (&mut self.decoder, &self.saved);
+        let applied = self.scheduler.apply(ops, &mut |op| op.carry_out(decoder, saved));
+        if applied.is_refused {
+            tracing::debug!(model = self.shared.name, ?ops, "the cache refused; the prompt is computed again");
         }
-        all_done
+        applied.forgotten.iter().for_each(|key| drop(self.saved.remove(key)));
+        applied.lost.into_iter().for_each(|id| self.fail(id, "the context could not be shifted or cut"));
+        !applied.is_refused
     }
 
     /// Moves a finished prefix out of the cache, where every step would pay for its cells.
@@ -354,16 +342,6 @@ impl<D: Decoder> EngineLoop<D> {
             }
             None => self.scheduler.not_parked(parkable),
         }
-    }
-
-    fn restore(&mut self, key: StateKey, to: SeqId) -> Result<(), CacheRefused> {
-        let state = self.saved.get(&key).ok_or(CacheRefused)?;
-        let restored = self.decoder.restore(to, state);
-        if restored.is_err() {
-            self.scheduler.forget_parked(key);
-            self.saved.remove(&key);
-        }
-        restored
     }
 
     /// The cache is full although the count says otherwise: finished prefixes go first, then the youngest request.
@@ -413,11 +391,6 @@ impl<D: Decoder> EngineLoop<D> {
                 }
                 Err(error) => self.deliver(id, Err(error)),
             }
-        }
-        // Wrong guesses leave the cache before anything is saved of it; the rows are not needed any more.
-        if entries.iter().any(|entry| entry.is_guess) {
-            let ops = self.scheduler.take_ops();
-            self.apply(&ops);
         }
     }
 

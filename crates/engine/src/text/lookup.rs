@@ -19,10 +19,14 @@ const NEW_RATE: f64 = 0.15;
 const NEW: f64 = 0.25;
 /// Guesses have to promise this much more speed before they are checked.
 const MARGIN: f64 = 1.08;
-/// Steps are lengthened to at most this many times their time: other answers wait as long.
+/// Steps are lengthened to at most this many times their time, by the guesses of all answers: each waits as long.
 const MOST_STRETCH: f64 = 3.0;
 /// Part of a plain step that a row is expected to add before it was measured.
 const FIRST_GUESS: f64 = 0.5;
+/// Guesses of an answer that are right this often should be checked now and then, to see whether a row is still as dear…
+const GOOD_RATE: f64 = 0.75;
+/// …as it is believed to be: with every step that checks none of them, less by this part.
+const DOUBT: f64 = 1.0 / 256.0;
 
 /// One answer's text and where it has been here before.
 #[derive(Debug)]
@@ -71,10 +75,19 @@ impl Lookup {
         }
     }
 
-    /// Share of guesses that were right of late.
-    pub(super) fn rate(&self) -> f64 {
-        self.rate
+    /// What the next step may check.
+    pub(super) fn offer(&self) -> Offer {
+        Offer { rate: self.rate, n_guesses: self.guesses(MOST_GUESSES).len() }
     }
+}
+
+/// Guesses of one answer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Offer {
+    /// Share of them that is expected to be right.
+    pub(super) rate: f64,
+    /// How many there are.
+    pub(super) n_guesses: usize,
 }
 
 /// What a row for a guess costs, as measured.
@@ -85,32 +98,46 @@ pub(super) struct GuessMeter {
 }
 
 impl GuessMeter {
-    /// A step that takes `plain_secs` without guesses took `took` with `n_guesses` of them.
+    /// A step that takes `plain_secs` without guesses took `took` with `n_guesses` of them and nothing else.
     pub(super) fn record(&mut self, plain_secs: f64, n_guesses: usize, took: Duration) {
         let secs = (took.as_secs_f64() - plain_secs).max(0.0) / n_guesses as f64;
+        // A row is never dearer than a step for it. What took longer was held up by something else.
+        let secs = secs.min(plain_secs);
         self.row_secs = Some(self.row_secs.map_or(secs, |old| old + NEW * (secs - old)));
     }
 
-    /// How many guesses of an answer to check in a step that takes `plain_secs` and has `n_answers`; `rate` of them are
-    /// right. The number with the most tokens a second, or 0 where none promises enough.
-    pub(super) fn n_guesses(&self, plain_secs: f64, n_answers: usize, rate: f64) -> usize {
+    /// How many guesses of each answer that has some to check in a step that takes `plain_secs` and has `n_answers`: those
+    /// with the most tokens a second, none where they do not promise enough more.
+    pub(super) fn share(&mut self, plain_secs: f64, n_answers: usize, offers: &[Offer]) -> Vec<usize> {
         let row_secs = self.row_secs.unwrap_or(FIRST_GUESS * plain_secs);
         let n_answers = n_answers as f64;
-        let (mut best, mut most) = (0, MARGIN * n_answers / plain_secs);
-        let (mut extra, mut chance) = (0.0, 1.0);
-        for n in 1..=MOST_GUESSES {
-            chance *= rate;
+        // A guess counts if all before it are right, too. One that cannot pay even alone is not looked at.
+        let least = row_secs * n_answers / plain_secs;
+        let mut chances: Vec<(f64, usize)> = Vec::new();
+        for (idx, offer) in offers.iter().enumerate() {
+            let chance = |n| offer.rate.powi(n as i32 + 1);
+            chances.extend((0..offer.n_guesses).map(|n| (chance(n), idx)).take_while(|&(chance, _)| chance > least));
+        }
+        chances.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        let (mut n_best, mut most) = (0, MARGIN * n_answers / plain_secs);
+        let (mut extra, mut secs) = (0.0, plain_secs);
+        for (n, (chance, _)) in chances.iter().enumerate() {
             extra += chance;
-            let secs = plain_secs + n as f64 * row_secs;
-            if secs > MOST_STRETCH * plain_secs && n > 1 {
+            secs += row_secs;
+            if secs > MOST_STRETCH * plain_secs {
                 break;
             }
             let speed = (n_answers + extra) / secs;
             if speed > most {
-                (best, most) = (n, speed);
+                (n_best, most) = (n + 1, speed);
             }
         }
-        best
+        if n_best == 0 && offers.iter().any(|offer| offer.rate >= GOOD_RATE) {
+            self.row_secs = Some(row_secs * (1.0 - DOUBT));
+        }
+        let mut n_guesses = vec![0; offers.len()];
+        chances[..n_best].iter().for_each(|&(_, idx)| n_guesses[idx] += 1);
+        n_guesses
     }
 }
 
@@ -130,10 +157,10 @@ mod tests {
         }
         assert_eq!(lookup.guesses(4), [107, 108, 109, 110]);
         (107..125).for_each(|token| lookup.push(token));
-        assert!(lookup.rate() > 0.9, "{}", lookup.rate());
-        let right = lookup.rate();
+        assert!(lookup.rate > 0.9, "{}", lookup.rate);
+        let right = lookup.rate;
         lookup.push(7);
-        assert!(lookup.guesses(4).is_empty() && lookup.rate() < right);
+        assert!(lookup.guesses(4).is_empty() && lookup.rate < right);
     }
 
     #[test]
@@ -141,7 +168,7 @@ mod tests {
         let mut lookup = Lookup::new(&[1, 2]);
         (0..30).for_each(|n| lookup.push(10 + n % 5));
         assert_eq!(lookup.guesses(3), [10, 11, 12]);
-        assert!(lookup.rate() > 0.9);
+        assert!(lookup.rate > 0.9);
     }
 
     #[test]
@@ -149,23 +176,60 @@ mod tests {
         let mut lookup = Lookup::new(&[]);
         (0..1000).for_each(|token| lookup.push(token));
         assert!(lookup.guesses(9).is_empty());
-        assert_eq!(lookup.rate(), 0.0);
+        assert_eq!(lookup.rate, 0.0);
+    }
+
+    fn ms(ms: f64) -> Duration {
+        Duration::from_secs_f64(ms / 1e3)
+    }
+
+    /// Guesses of one answer whose guesses are right so often.
+    fn of_one(meter: &mut GuessMeter, plain_secs: f64, n_answers: usize, rate: f64) -> usize {
+        meter.share(plain_secs, n_answers, &[Offer { rate, n_guesses: MOST_GUESSES }])[0]
     }
 
     #[test]
     fn guesses_are_checked_where_they_pay() {
         let mut meter = GuessMeter::default();
-        let ms = |ms: f64| Duration::from_secs_f64(ms / 1e3);
         // A plain step of 10 ms, 4 ms a row, as SmolLM2 on two cores.
         meter.record(0.010, 5, ms(30.0));
-        assert_eq!(meter.n_guesses(0.010, 1, 0.0), 0);
-        assert_eq!(meter.n_guesses(0.010, 1, 0.3), 0, "0.3 tokens for 4 ms are fewer than 1 for 10 ms");
-        assert!(meter.n_guesses(0.010, 1, 0.95) >= 4);
+        assert_eq!(of_one(&mut meter, 0.010, 1, 0.0), 0);
+        assert_eq!(of_one(&mut meter, 0.010, 1, 0.3), 0, "0.3 tokens for 4 ms are fewer than 1 for 10 ms");
+        assert!(of_one(&mut meter, 0.010, 1, 0.95) >= 4);
         // With eight answers in a step of 40 ms each of them costs 5 ms already.
-        assert_eq!(meter.n_guesses(0.040, 8, 0.6), 0);
+        assert_eq!(of_one(&mut meter, 0.040, 8, 0.6), 0);
         // Rows that are almost free, as on a GPU.
         let mut cheap = GuessMeter::default();
         cheap.record(0.010, 10, ms(10.5));
-        assert!(cheap.n_guesses(0.010, 8, 0.6) >= 3);
+        assert!(of_one(&mut cheap, 0.010, 8, 0.6) >= 3);
+    }
+
+    #[test]
+    fn the_stretch_is_shared_by_all_answers() {
+        let mut meter = GuessMeter::default();
+        meter.record(0.010, 10, ms(20.0));
+        // A row takes 1 ms, so a step has 20 of them at most; the likeliest are taken.
+        let offers = [0.99, 0.95, 0.99, 0.5].map(|rate| Offer { rate, n_guesses: MOST_GUESSES });
+        let n_guesses = meter.share(0.010, 4, &offers);
+        let total: usize = n_guesses.iter().sum();
+        assert!((10..=20).contains(&total), "{n_guesses:?}");
+        assert!(n_guesses[0] > n_guesses[3] && n_guesses[0].abs_diff(n_guesses[2]) <= 1, "{n_guesses:?}");
+        let few = meter.share(0.010, 1, &[Offer { rate: 0.99, n_guesses: 2 }]);
+        assert_eq!(few, [2], "no more than there are");
+    }
+
+    #[test]
+    fn slow_steps_do_not_end_guessing_for_good() {
+        let mut meter = GuessMeter::default();
+        meter.record(0.010, 5, ms(12.0));
+        assert!(of_one(&mut meter, 0.010, 1, 0.95) > 0);
+        // The machine was busy with something else for a second, time and again.
+        (0..40).for_each(|_| meter.record(0.010, 5, ms(1000.0)));
+        let waits = (0..1000).position(|_| of_one(&mut meter, 0.010, 1, 0.95) > 0);
+        assert!(waits.is_some_and(|n| (10..200).contains(&n)), "{waits:?} steps until the next try");
+        // What is bad is not tried again.
+        let mut dear = GuessMeter::default();
+        (0..40).for_each(|_| dear.record(0.010, 5, ms(60.0)));
+        assert!((0..1000).all(|_| of_one(&mut dear, 0.010, 1, 0.3) == 0));
     }
 }

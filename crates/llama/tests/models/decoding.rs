@@ -1,9 +1,12 @@
 //! The decoder's contract, without an engine around it.
 
-use ingle_engine::{BatchToken, CacheType, DecodeError, Decoder, FlashAttention, LoadOptions, SeqId, TokenId};
+use ingle_engine::{
+    BatchToken, CacheRefused, CacheType, DecodeError, Decoder, FlashAttention, LoadOptions, PrefixSharing, SeqId,
+    TokenId,
+};
 use ingle_llama::{LlamaBackend, LlamaDecoder};
 
-use crate::common::{SMOLLM, hardware, model_path, options};
+use crate::common::{GEMMA, SMOLLM, hardware, model_path, options};
 
 fn decoder(change: impl FnOnce(&mut LoadOptions)) -> Option<LlamaDecoder> {
     let mut options = LoadOptions { context_size: Some(256), ..options(model_path(SMOLLM)?, "decoder") };
@@ -23,8 +26,12 @@ fn run(decoder: &mut LlamaDecoder, seq: SeqId, start: usize, tokens: &[TokenId])
 }
 
 fn assert_close(a: &[f32], b: &[f32], what: &str) {
+    assert_within(0.05, a, b, what);
+}
+
+fn assert_within(bound: f32, a: &[f32], b: &[f32], what: &str) {
     let worst = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(worst < 0.05, "{what}: logits differ by {worst}");
+    assert!(worst < bound, "{what}: logits differ by {worst}");
 }
 
 const TOKENS: [TokenId; 8] = [504, 3575, 282, 4649, 314, 7042, 30, 216];
@@ -113,6 +120,42 @@ fn cache_formats_and_flash_attention_are_honoured() {
         let worst = expected.iter().zip(&row).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst > 0.0, "{cache_type:?} changes nothing");
         assert!(worst < 1.0, "{cache_type:?}: logits differ by {worst}");
+    }
+}
+
+#[test]
+fn only_what_a_sliding_window_still_holds_is_reused() {
+    let Some(path) = model_path(GEMMA) else { return };
+    let tokens: Vec<TokenId> = (0..900).map(|idx| 1000 + idx * 7 % 5000).collect();
+    for swa_full in [true, false] {
+        let options = LoadOptions { context_size: Some(2048), swa_full, ..options(path.clone(), "windowed") };
+        let mut decoder = LlamaBackend.load_model(&options, &hardware()).expect("the model loads").decoder;
+        let window = decoder.limits().sliding_window.expect("the model has a window, however much its cache holds");
+        assert_eq!((window, decoder.limits().sharing), (512, PrefixSharing::Copy));
+        for start in (0..900).step_by(300) {
+            run(&mut decoder, 0, start, &tokens[start..start + 300]);
+        }
+        // Nothing has needed a cell behind the window yet.
+        let expected = run(&mut decoder, 0, 900, &tokens[..1]);
+        decoder.copy_prefix(0, 1, 300).unwrap();
+        assert_eq!(decoder.copy_prefix(0, 1, 300), Err(CacheRefused), "there is something already");
+        assert_eq!(decoder.copy_prefix(0, 2, 902), Err(CacheRefused), "longer than what there is");
+        decoder.clear(1);
+        decoder.cut(0, 900).unwrap();
+        let state = decoder.save(0).unwrap();
+        decoder.clear(0);
+        // A state has what its last token attends to.
+        decoder.restore(3, &state).unwrap();
+        assert_eq!(decoder.first_held(3), 900 - window);
+        for n_tokens in [898, 600] {
+            assert_eq!(decoder.copy_prefix(3, 4, n_tokens), Err(CacheRefused), "{n_tokens}");
+            assert_eq!(decoder.cut(3, n_tokens), Err(CacheRefused), "{n_tokens}");
+        }
+        decoder.cut(3, 899).unwrap();
+        run(&mut decoder, 3, 899, &tokens[899..]);
+        // A token that is computed alone is rounded otherwise than among others.
+        let row = run(&mut decoder, 3, 900, &tokens[..1]);
+        assert_within(0.5, &expected, &row, "brought back and cut");
     }
 }
 
