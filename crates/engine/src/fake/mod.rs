@@ -222,7 +222,7 @@ impl FakeDecoder {
         for (cells, first_held) in self.sequences.iter().zip(&mut self.first_held) {
             self.n_chances += 1;
             let hash = (self.n_chances ^ FNV_BASIS).wrapping_mul(FNV_PRIME);
-            if self.overwrites == 0 || (hash >> 20) % self.overwrites != 0 {
+            if self.overwrites == 0 || !(hash >> 20).is_multiple_of(self.overwrites) {
                 continue;
             }
             let masked = *first_held..(cells.len() + 1).saturating_sub(window);

@@ -171,8 +171,11 @@ fn levels(stretches: &[(f32, usize)]) -> Vec<f32> {
     stretches.iter().flat_map(|&(level, secs)| std::iter::repeat_n(level, secs * HEARING_RATE)).collect()
 }
 
-/// The segments that come, as text, start and end, and how long the recording is.
-fn written(runtime: &Runtime, call: TranscribeCall) -> Result<(Vec<(String, f64, f64)>, f64), RuntimeError> {
+/// Text, start and end of a segment.
+type Written = (String, f64, f64);
+
+/// The segments that come, and how long the recording is.
+fn written(runtime: &Runtime, call: TranscribeCall) -> Result<(Vec<Written>, f64), RuntimeError> {
     let mut transcription = block_on(runtime.transcribe(call))?;
     let mut found = Vec::new();
     while let Some(segment) = block_on(transcription.next())? {
