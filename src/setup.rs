@@ -2,12 +2,17 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ingle_runtime::catalog::{Catalog, CatalogError, CatalogOptions};
 use ingle_runtime::{
     Backend, EngineError, Hardware, LoadDefaults, ResidencyOptions, Runtime, RuntimeConfig, RuntimeError, hardware,
     hardware::{Blind, Interface},
 };
+
+/// So long ago at most the models folder was looked at for a request. Nobody changes a file and asks sooner; a thousand
+/// requests a second would spend a tenth of their time on looking.
+const FILES_HOLD: Duration = Duration::from_millis(10);
 
 /// The backends in this program, by its features.
 pub fn backends() -> Vec<Arc<dyn Backend>> {
@@ -120,7 +125,7 @@ impl Setup {
     /// # Errors
     /// When the folder cannot be read.
     pub fn runtime(self) -> Result<Runtime, RuntimeError> {
-        let options = CatalogOptions { config_file: self.config_file };
+        let options = CatalogOptions { config_file: self.config_file, holds_for: FILES_HOLD };
         let catalog = Catalog::open(&self.models_path, options)?;
         Ok(Runtime::new(RuntimeConfig {
             catalog,

@@ -64,8 +64,13 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Report> {
     serde_json::from_value(value).with_context(|| format!("{} is no report of ingle bench", path.display()))
 }
 
-/// A model's file with its size and hash.
+/// Names of the weights of a folder, in the order in which they are looked for.
+const WEIGHTS: [&str; 3] = ["model.safetensors", "model.safetensors.index.json", "model.bin"];
+
+/// A model's file, or the weights of a model's folder, with its size and hash.
 pub(crate) fn model_subject(name: &str, path: &Path) -> anyhow::Result<Subject> {
+    let inner = WEIGHTS.iter().map(|name| path.join(name)).find(|inner| inner.is_file());
+    let path = inner.as_deref().unwrap_or(path);
     let (n_bytes, digest) = digest(path).with_context(|| format!("{} cannot be read", path.display()))?;
     let file_name = path.file_name().map(|name| name.to_string_lossy().into_owned());
     let facts = [("file", json!(file_name)), ("bytes", json!(n_bytes)), ("sha256", json!(digest))];

@@ -20,7 +20,7 @@ pub(crate) const INSTALL: FetchPolicy =
 
 /// Opens the models folder.
 pub(crate) fn open(folder: &FolderArgs) -> anyhow::Result<Catalog> {
-    let options = CatalogOptions { config_file: folder.models_config_file.clone() };
+    let options = CatalogOptions { config_file: folder.models_config_file.clone(), ..CatalogOptions::default() };
     Ok(Catalog::open(&folder.models_path, options)?)
 }
 

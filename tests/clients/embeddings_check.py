@@ -4,10 +4,8 @@
 Usage: embeddings_check.py http://127.0.0.1:PORT MODEL
 """
 
-import json
 import math
 import sys
-import urllib.request
 
 import openai
 
@@ -31,16 +29,11 @@ def refuses(name, call, **expected):
 
 
 class Tokenizer:
-    """What LangChain needs of a tokenizer, with the tokens of the server's model."""
+    """What LangChain needs of a tokenizer, with BERT's tokens of two texts."""
 
-    def __init__(self, url, model):
-        self.url, self.model = url, model
-
-    def encode(self, text, **_):
-        body = json.dumps({"model": self.model, "content": text}).encode()
-        request = urllib.request.Request(self.url + "/v1/tokenize", body, {"content-type": "application/json"})
-        with urllib.request.urlopen(request) as answer:
-            return json.load(answer)["tokens"]
+    @staticmethod
+    def encode(text, **_):
+        return {"A text": [1037, 3793], "Another text": [2178, 3793]}[text]
 
     encode_ordinary = encode
 
@@ -74,7 +67,7 @@ def main():
         import tiktoken
 
         # Its default sends the ids of its own tokenizer. That tokenizer's file comes from the net, so the model's stands in.
-        tiktoken.encoding_for_model = lambda _: Tokenizer(url, model)
+        tiktoken.encoding_for_model = lambda _: Tokenizer()
         arrays = OpenAIEmbeddings(model=model, base_url=url + "/v1", api_key="unused")
         found = arrays.embed_documents(["A text", "Another text"])
         expected = [entry.embedding for entry in usual.data]

@@ -10,16 +10,20 @@ use ingle_gguf::ShardName;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 /// What else the catalog reads.
 #[derive(Debug, Clone, Default)]
 pub struct CatalogOptions {
     /// One more YAML file with model configurations (`--models-config-file`).
     pub config_file: Option<PathBuf>,
+    /// A pass over the folder holds for so long without a look at the files, so that many requests a second do not spend
+    /// their time on looking. Zero looks each time.
+    pub holds_for: Duration,
 }
 
-/// The models of one folder. Cheap to ask: the folder is listed each time, its files are read when they changed.
+/// The models of one folder. Cheap to ask: the folder is listed each time or now and then ([`CatalogOptions::holds_for`]), its
+/// files are read when they changed.
 #[derive(Debug)]
 pub struct Catalog {
     models_path: PathBuf,
@@ -27,6 +31,8 @@ pub struct Catalog {
     kinds: Kinds,
     /// The last pass over the folder; behind a lock because looking up may renew it.
     snapshot: Mutex<Arc<Snapshot>>,
+    /// When the files were last looked at.
+    looked: Mutex<Instant>,
     /// What the log has said already; none while nobody has asked for it.
     told: Mutex<Option<BTreeSet<String>>>,
 }
@@ -117,6 +123,7 @@ impl Catalog {
             options,
             kinds,
             snapshot: Mutex::new(Arc::new(snapshot)),
+            looked: Mutex::new(Instant::now()),
             told: Mutex::default(),
         })
     }
@@ -240,6 +247,9 @@ impl Catalog {
     /// The last pass, renewed when a file changed. A folder that has become unreadable shows as a problem.
     fn current(&self) -> Arc<Snapshot> {
         let held = Arc::clone(&self.lock());
+        if self.is_recent() {
+            return held;
+        }
         let renewed = match scan::fingerprint(&self.models_path) {
             Ok(marks) if marks == held.fingerprint => return held,
             Ok(_) => scan::scan(&self.models_path, self.options.config_file.as_deref(), &self.kinds),
@@ -249,6 +259,16 @@ impl Catalog {
         *self.lock() = Arc::clone(&fresh);
         self.tell_of(&fresh);
         fresh
+    }
+
+    /// Were the files looked at just now? If not, this is the moment.
+    fn is_recent(&self) -> bool {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_recent = looked.elapsed() < self.options.holds_for;
+        if !is_recent {
+            *looked = Instant::now();
+        }
+        is_recent
     }
 
     fn unreadable(&self, error: &CatalogError) -> Snapshot {

@@ -84,19 +84,18 @@ pub(crate) fn fingerprint(folder: &Path) -> io::Result<Fingerprint> {
         let Ok(metadata) = fs::metadata(&path) else { continue };
         if metadata.is_dir() {
             for inner in listed(&path).unwrap_or_default() {
-                found.extend(file_mark(inner));
+                found.extend(fs::metadata(&inner).ok().and_then(|metadata| file_mark(inner, &metadata)));
             }
         } else {
-            found.extend(file_mark(path));
+            found.extend(file_mark(path, &metadata));
         }
     }
     found.sort();
     Ok(found)
 }
 
-fn file_mark(path: PathBuf) -> Option<(PathBuf, u64, Option<SystemTime>)> {
-    let metadata = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
-    Some((path, metadata.len(), metadata.modified().ok()))
+fn file_mark(path: PathBuf, metadata: &fs::Metadata) -> Option<(PathBuf, u64, Option<SystemTime>)> {
+    metadata.is_file().then(|| (path, metadata.len(), metadata.modified().ok()))
 }
 
 fn listed(folder: &Path) -> io::Result<Vec<PathBuf>> {

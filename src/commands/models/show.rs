@@ -17,7 +17,7 @@ pub(super) fn run(model: &str, folder: &FolderArgs) -> anyhow::Result<()> {
 
 /// A path needs no models folder.
 fn summary(model: &str, folder: &FolderArgs) -> anyhow::Result<ModelSummary> {
-    let options = CatalogOptions { config_file: folder.models_config_file.clone() };
+    let options = CatalogOptions { config_file: folder.models_config_file.clone(), ..CatalogOptions::default() };
     match Catalog::open(&folder.models_path, options) {
         Ok(catalog) => Ok(catalog.show(model)?),
         Err(_) if std::path::Path::new(model).is_file() => {

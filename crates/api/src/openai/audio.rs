@@ -20,7 +20,7 @@ pub struct SpeechRequest {
     pub speed: Option<f32>,
     /// `audio`, or `sse` for events with pieces in base64.
     pub stream_format: Option<String>,
-    /// Answers are always sent while they are made.
+    /// Answers are sent while they are made; a wav only where this is true, since its length stands at its beginning.
     pub stream: Option<bool>,
     /// Samples in a second of wav and flac; absent, the model's.
     #[serde(deserialize_with = "crate::lenient::integer")]

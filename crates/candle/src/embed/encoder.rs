@@ -1,6 +1,7 @@
 //! The forward pass: one transformer for all architectures, over sequences packed one behind the other, without padding.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use ingle_engine::{EngineError, Interrupt, Seat, Sequence};
 use ingle_kernels::{gelu, gelu_tanh, layer_norm, multiply, rms_norm, silu};
@@ -193,8 +194,41 @@ impl Course<'_> {
         if self.interrupt.is_raised() {
             return Err(EngineError::Decode { reason: "nobody waits for it any more".into() });
         }
-        Ok(self.seat.with_cores(self.n_threads(), || self.threads.install(work)))
+        Ok(self.seat.with_cores(self.n_threads(), || awake(self.threads, work)))
     }
+}
+
+/// Runs `work` on one thread of the pool, and keeps the others awake for its parts. A short text has a hundred parts of
+/// some ten microseconds each; a thread that fell asleep between two of them would take longer to wake up.
+fn awake<R: Send>(threads: &ThreadPool, work: impl FnOnce() -> R + Send) -> R {
+    /// Lets the others go, also when the work panics.
+    struct Ends<'a>(&'a AtomicBool);
+    impl Drop for Ends<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+    if threads.current_num_threads() == 1 {
+        return threads.install(work);
+    }
+    let (work, result) = (Mutex::new(Some(work)), Mutex::new(None));
+    let has_ended = AtomicBool::new(false);
+    let lock = "nobody else has the lock; this is a bug";
+    threads.broadcast(|thread| {
+        if thread.index() > 0 {
+            while !has_ended.load(Ordering::Acquire) {
+                if rayon::yield_now() != Some(rayon::Yield::Executed) {
+                    std::hint::spin_loop();
+                }
+            }
+            return;
+        }
+        let _ends = Ends(&has_ended);
+        if let Some(work) = work.lock().expect(lock).take() {
+            *result.lock().expect(lock) = Some(work());
+        }
+    });
+    result.into_inner().expect(lock).expect("the first thread has run the work; this is a bug")
 }
 
 /// A batch, and which of its sequences go through the layers together.

@@ -34,6 +34,17 @@ fn listed(catalog: &Catalog) -> Vec<String> {
 }
 
 #[test]
+fn a_pass_holds_as_long_as_was_asked_for() {
+    let dir = folder(&[("a.gguf", "GGUF")]);
+    let options = CatalogOptions { holds_for: std::time::Duration::from_secs(3600), ..CatalogOptions::default() };
+    let (held, looked) = (Catalog::open(dir.path(), options).unwrap(), open(&dir));
+    std::fs::write(dir.path().join("b.yaml"), "name: b\nparameters: {model: a.gguf}\n").unwrap();
+    assert_eq!((listed(&held), listed(&looked)), (vec!["a.gguf".to_owned()], vec!["b".to_owned()]));
+    held.reload().unwrap();
+    assert_eq!(listed(&held), ["b"]);
+}
+
+#[test]
 fn configured_and_bare_models_are_listed_in_order() {
     let dir = folder(&[
         ("b.yaml", "name: zeta\nparameters: {model: used.gguf}\n"),
@@ -189,7 +200,7 @@ fn links_are_followed_and_dangling_ones_are_missing() {
 fn one_more_configuration_file() {
     let dir = folder(&[("a.gguf", "GGUF")]);
     let extra = folder(&[("x.yaml", "- {name: extra, parameters: {model: a.gguf}}\n")]);
-    let options = CatalogOptions { config_file: Some(extra.path().join("x.yaml")) };
+    let options = CatalogOptions { config_file: Some(extra.path().join("x.yaml")), ..CatalogOptions::default() };
     assert_eq!(listed(&Catalog::open(dir.path(), options).unwrap()), ["extra"]);
 }
 

@@ -25,6 +25,9 @@ const MP3_KBPS: u32 = 64;
 /// Of MP3 above.
 const MP3_HIGH_KBPS: u32 = 128;
 
+/// Bytes in front of the samples of a WAV file that is written here.
+const WAV_HEADER_BYTES: usize = 44;
+
 /// A format of spoken answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SoundFormat {
@@ -177,10 +180,20 @@ pub fn wav(samples: &[f32], rate: u32) -> Vec<u8> {
     bytes
 }
 
+/// Writes the length of a whole WAV file of [`SoundEncoder`] into its head, where it was not known at first.
+///
+/// Files of 4 GiB and more stay as they are: the head has no room for their length.
+pub fn complete_wav(file: &mut [u8]) {
+    let n_data = file.len().checked_sub(WAV_HEADER_BYTES).and_then(|n| u32::try_from(n).ok());
+    let Some(n_data) = n_data.filter(|n| *n <= u32::MAX - 36) else { return };
+    file[4..8].copy_from_slice(&(n_data + 36).to_le_bytes());
+    file[WAV_HEADER_BYTES - 4..WAV_HEADER_BYTES].copy_from_slice(&n_data.to_le_bytes());
+}
+
 /// The head of a WAV file of 16-bit mono samples; a length that is not known yet is written as the largest there is.
 fn wav_header(rate: u32, n_data: Option<u32>) -> Vec<u8> {
     let n_data = n_data.filter(|n| *n <= u32::MAX - 36);
-    let mut header = Vec::with_capacity(44);
+    let mut header = Vec::with_capacity(WAV_HEADER_BYTES);
     header.extend(b"RIFF");
     header.extend(n_data.map_or(u32::MAX, |n| n + 36).to_le_bytes());
     header.extend(b"WAVEfmt ");

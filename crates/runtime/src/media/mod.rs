@@ -8,7 +8,7 @@ mod encode;
 mod resample;
 
 pub use decode::{AudioReader, MediaError};
-pub use encode::{EncodeError, SoundEncoder, SoundFormat, wav};
+pub use encode::{EncodeError, SoundEncoder, SoundFormat, complete_wav, wav};
 pub use resample::Resampler;
 
 /// A source of bytes that can be rewound, such as a file.

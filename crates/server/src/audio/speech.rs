@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, Stream, StreamExt};
 use ingle_api::openai::{SpeechEvent, SpeechRequest, SpeechUsage, TextToSpeechRequest, Voice};
-use ingle_runtime::media::{EncodeError, SoundEncoder, SoundFormat};
+use ingle_runtime::media::{EncodeError, SoundEncoder, SoundFormat, complete_wav};
 use ingle_runtime::{SpeakCall, Speech};
 
 use crate::aside::named;
@@ -20,6 +20,9 @@ use crate::metrics::FinishedCall;
 use crate::sse::{self, write_frame};
 use crate::state::ServerState;
 
+/// A WAV file says how long it is at its beginning. Up to this size it is sent when it is whole, so that every reader
+/// understands it; about ten minutes at 22 kHz.
+const MAX_WHOLE_BYTES: usize = 32 << 20;
 /// Rates that can be asked for.
 const RATES: std::ops::RangeInclusive<u32> = 8_000..=192_000;
 
@@ -75,13 +78,32 @@ async fn answer(state: &ServerState, request: SpeechRequest) -> Result<Response,
     };
     let (speech, first) = state.lifecycle().unless_cancelled(work).await?;
     let encoder = SoundEncoder::new(format, speech.sample_rate(), request.sample_rate).map_err(fault)?;
+    let is_streamed = is_events || request.stream == Some(true);
     let state = state.clone();
     let sound = Sound { encoder: Some(encoder), speech, first: Some(first), n_samples: 0, n_bytes, begun, state };
     if is_events {
         let (cancelled, pace) = (sound.state.lifecycle().cancelled(), sound.state.pace());
         return sse::respond(events(sound), cancelled, pace).await;
     }
-    Ok(whole(sound, format))
+    if format != SoundFormat::Wav || is_streamed {
+        return Ok(respond(Vec::new(), Some(sound), format));
+    }
+    let lifecycle = sound.state.clone();
+    let (start, rest) = lifecycle.lifecycle().unless_cancelled(start_of_wav(sound)).await?;
+    Ok(respond(start, rest, format))
+}
+
+/// The whole file, or the beginning of a long one and what is still on its way.
+async fn start_of_wav(mut sound: Sound) -> Result<(Vec<u8>, Option<Sound>), ApiError> {
+    let mut start = Vec::new();
+    while let Some(bytes) = sound.next().await? {
+        start.extend(bytes);
+        if start.len() > MAX_WHOLE_BYTES {
+            return Ok((start, Some(sound)));
+        }
+    }
+    complete_wav(&mut start);
+    Ok((start, None))
 }
 
 fn format(asked: Option<&str>) -> Result<SoundFormat, ApiError> {
@@ -147,8 +169,16 @@ impl Sound {
     }
 }
 
-fn whole(sound: Sound, format: SoundFormat) -> Response {
-    let mut response = Body::from_stream(bytes_of(sound)).into_response();
+/// `start`, and the rest as it comes.
+fn respond(start: Vec<u8>, rest: Option<Sound>, format: SoundFormat) -> Response {
+    let body = match rest {
+        None => Body::from(start),
+        Some(sound) => {
+            let start = stream::iter((!start.is_empty()).then(|| Ok(Bytes::from(start))));
+            Body::from_stream(start.chain(bytes_of(sound)))
+        }
+    };
+    let mut response = body.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
     let name = format!("attachment; filename=\"speech.{}\"", format.extension());

@@ -1,7 +1,7 @@
 use std::io::Cursor;
 
 use super::super::AudioReader;
-use super::{SoundEncoder, SoundFormat, wav};
+use super::{SoundEncoder, SoundFormat, complete_wav, wav};
 
 const RATE: u32 = 22_050;
 
@@ -54,6 +54,17 @@ fn every_format_is_heard_again() {
         assert!(share(first, 300.0) > 0.9, "{format:?}: {}", share(first, 300.0));
         assert!(share(second, 700.0) > 0.9, "{format:?}: {}", share(second, 700.0));
     }
+}
+
+#[test]
+fn a_wav_that_was_streamed_can_be_completed() {
+    let mut streamed = encode(SoundFormat::Wav);
+    let whole = wav(&sound(), RATE);
+    assert_ne!(streamed, whole);
+    complete_wav(&mut streamed);
+    assert_eq!(streamed, whole);
+    // Not even a head.
+    complete_wav(&mut [0; 10]);
 }
 
 #[test]
