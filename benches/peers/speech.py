@@ -126,8 +126,8 @@ def errors(args):
                     continue
                 secs += os.path.getsize(path + ".f32") / 4 / RATE
                 texts.append(plain(open(path + ".txt").read()))
-                a, a_words, *_ = hear(args.hear, args.whisper, path, 2, beams, words=True)
-                b, b_words, *_ = peer(args.whisper, path, 2, beams, words=True)
+                a, a_words, *_ = hear(args.hear, args.whisper, path, 1, beams, words=True)
+                b, b_words, *_ = peer(args.whisper, path, 1, beams, words=True)
                 ours.append(plain("".join(s[2] for s in a)))
                 theirs.append(plain("".join(s[2] for s in b)))
                 words = [x + y for x, y in zip(words, near(a_words, b_words))]
