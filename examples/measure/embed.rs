@@ -115,6 +115,8 @@ async fn of_clients(target: &Target, texts: &[String], n_clients: usize, span: D
                     let request = EmbeddingRequest {
                         model: Some(target.model.clone()),
                         input: Some(Prompt::Text(text.clone())),
+                        // What the openai package asks for.
+                        encoding_format: Some("base64".into()),
                         ..EmbeddingRequest::default()
                     };
                     target.client.embeddings(&request).await?;

@@ -182,16 +182,13 @@ impl Catalog {
     /// An alias is answered as it stands; [`resolve`](Self::resolve) follows it.
     pub fn get(&self, name: &str) -> Result<ModelEntry, CatalogError> {
         names::check_model_name(name)?;
-        let snapshot = self.current();
-        if let Some(from) = snapshot.configured.get(name) {
-            return Ok(self.configured_entry(from));
+        if let Some(entry) = self.find(&self.current(), name) {
+            return Ok(entry);
         }
-        if let Some(from) = find_bare(&snapshot, name) {
-            return Ok(self.bare_entry(from));
-        }
-        let by_file = |from: &&Configured| from.path.file_stem().is_some_and(|stem| stem == name);
-        if let Some(from) = snapshot.configured.values().find(by_file) {
-            return Ok(self.configured_entry(from));
+        // It may have come just now.
+        let snapshot = self.look();
+        if let Some(entry) = self.find(&snapshot, name) {
+            return Ok(entry);
         }
         if let Some(problem) = snapshot.problems.iter().find(|problem| concerns(problem, name)) {
             let (path, line) = (problem.path.clone(), problem.line);
@@ -205,6 +202,17 @@ impl Catalog {
         drop(snapshot);
         let known = self.list().into_iter().map(|entry| entry.name).collect();
         Err(CatalogError::NotFound { name: name.to_owned(), known })
+    }
+
+    fn find(&self, snapshot: &Snapshot, name: &str) -> Option<ModelEntry> {
+        if let Some(from) = snapshot.configured.get(name) {
+            return Some(self.configured_entry(from));
+        }
+        if let Some(from) = find_bare(snapshot, name) {
+            return Some(self.bare_entry(from));
+        }
+        let by_file = |from: &&Configured| from.path.file_stem().is_some_and(|stem| stem == name);
+        snapshot.configured.values().find(by_file).map(|from| self.configured_entry(from))
     }
 
     /// The model for a request: the named one with its alias followed (one hop), or the first that suits. It is
@@ -235,21 +243,33 @@ impl Catalog {
 
     fn first_for(&self, usecase: Usecase) -> Result<ModelEntry, CatalogError> {
         let suits = |entry: &ModelEntry| entry.config.suits(usecase) && matches!(entry.state, ModelState::Ready(_));
-        let (configured, bare): (Vec<_>, Vec<_>) =
-            self.list().into_iter().filter(suits).partition(|entry| matches!(entry.source, ModelSource::Yaml(_)));
-        configured.into_iter().chain(bare).next().ok_or(CatalogError::NoneSuits { usecase })
+        let first = || {
+            let (configured, bare): (Vec<_>, Vec<_>) =
+                self.list().into_iter().filter(suits).partition(|entry| matches!(entry.source, ModelSource::Yaml(_)));
+            configured.into_iter().chain(bare).next()
+        };
+        let found = first().or_else(|| {
+            // One may have come just now.
+            self.look();
+            first()
+        });
+        found.ok_or(CatalogError::NoneSuits { usecase })
     }
 
     fn lock(&self) -> MutexGuard<'_, Arc<Snapshot>> {
         self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The last pass, renewed when a file changed. A folder that has become unreadable shows as a problem.
+    /// The last pass, where it still holds; else a new look.
     fn current(&self) -> Arc<Snapshot> {
+        let looked = *self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        if looked.elapsed() < self.options.holds_for { Arc::clone(&self.lock()) } else { self.look() }
+    }
+
+    /// The last pass, renewed when a file changed. A folder that has become unreadable shows as a problem.
+    fn look(&self) -> Arc<Snapshot> {
+        *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         let held = Arc::clone(&self.lock());
-        if self.is_recent() {
-            return held;
-        }
         let renewed = match scan::fingerprint(&self.models_path) {
             Ok(marks) if marks == held.fingerprint => return held,
             Ok(_) => scan::scan(&self.models_path, self.options.config_file.as_deref(), &self.kinds),
@@ -259,16 +279,6 @@ impl Catalog {
         *self.lock() = Arc::clone(&fresh);
         self.tell_of(&fresh);
         fresh
-    }
-
-    /// Were the files looked at just now? If not, this is the moment.
-    fn is_recent(&self) -> bool {
-        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_recent = looked.elapsed() < self.options.holds_for;
-        if !is_recent {
-            *looked = Instant::now();
-        }
-        is_recent
     }
 
     fn unreadable(&self, error: &CatalogError) -> Snapshot {

@@ -40,8 +40,15 @@ fn a_pass_holds_as_long_as_was_asked_for() {
     let (held, looked) = (Catalog::open(dir.path(), options).unwrap(), open(&dir));
     std::fs::write(dir.path().join("b.yaml"), "name: b\nparameters: {model: a.gguf}\n").unwrap();
     assert_eq!((listed(&held), listed(&looked)), (vec!["a.gguf".to_owned()], vec!["b".to_owned()]));
-    held.reload().unwrap();
+    // What is asked for by its name and not known is looked for.
+    assert_eq!(held.get("b").unwrap().name, "b");
     assert_eq!(listed(&held), ["b"]);
+    std::fs::write(
+        dir.path().join("c.yaml"),
+        "name: c\nbackend: piper\nknown_usecases: [tts]\nparameters: {model: a.gguf}\n",
+    )
+    .unwrap();
+    assert_eq!(held.resolve(None, Usecase::Tts).unwrap().name, "c");
 }
 
 #[test]
