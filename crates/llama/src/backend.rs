@@ -16,7 +16,7 @@ use crate::model::{Model, load_error};
 use crate::plan::{Plan, Room};
 use crate::process::{self, GpuDevice};
 use crate::tokenizer::LlamaTokenizer;
-use crate::{encoders, header, placement, plugins};
+use crate::{encoders, exit, header, placement, plugins};
 
 /// Requests that may wait unless the options say otherwise.
 const DEFAULT_MAX_WAITING: usize = 256;
@@ -129,6 +129,7 @@ pub(crate) fn on_loader_thread<R: Send + 'static>(
     let thread = std::thread::Builder::new().name(format!("load {name}")).spawn(move || {
         faults.adopt_thread();
         let result = work(&faults);
+        exit::register();
         faults.release_thread();
         // Nobody waits any more only if the caller is gone, and then the model is dropped.
         let _ = sender.send(result);

@@ -9,6 +9,7 @@ use ingle_engine::{
     LoadOptions, PrefixSharing, RopeScaling, Seat, SeqId, TokenId,
 };
 
+use crate::exit::{self, Call};
 use crate::fault::FaultDomain;
 use crate::ffi::{self, guarded, sys};
 use crate::log::{self, Buffer};
@@ -46,6 +47,7 @@ unsafe impl Send for Context {}
 
 impl Drop for Context {
     fn drop(&mut self) {
+        let _running = Call::begin();
         // SAFETY: made by `llama_init_from_model` and not used any more; the model outlives it, see the field order.
         unsafe { sys::llama_free(self.0.as_ptr()) };
     }
@@ -55,6 +57,15 @@ impl Context {
     pub(crate) fn memory(&self) -> sys::llama_memory_t {
         // SAFETY: the context is alive.
         unsafe { sys::llama_get_memory(self.0.as_ptr()) }
+    }
+
+    /// Steps run on the threads of `pool`, which must outlive the context, and end early when the process does.
+    pub(crate) fn use_pool(&self, pool: &ThreadPool) {
+        // SAFETY: context and pool are alive, and the callback needs no data.
+        unsafe {
+            sys::llama_attach_threadpool(self.0.as_ptr(), pool.as_ptr(), pool.as_ptr());
+            sys::llama_set_abort_callback(self.0.as_ptr(), Some(exit::ends_step), std::ptr::null_mut());
+        }
     }
 }
 
@@ -124,8 +135,7 @@ impl LlamaDecoder {
         // A graph uses as many of the pool's threads as it is made for.
         let n_threads = plan.n_threads.max(plan.n_prompt_threads);
         let pool = ThreadPool::new(n_threads, faults).map_err(|reason| load_error(&options.path, reason))?;
-        // SAFETY: context and pool are alive; the pool outlives the context, see the field order.
-        unsafe { sys::llama_attach_threadpool(context.0.as_ptr(), pool.as_ptr(), pool.as_ptr()) };
+        context.use_pool(&pool);
         lora::attach(model, context.0, &options.loras)?;
         let limits = limits(model, options, plan, &context);
         let batch = Batch::new(limits.n_batch);

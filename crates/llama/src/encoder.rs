@@ -59,8 +59,7 @@ impl LlamaEncoder {
         let context = NonNull::new(made).map(Context).ok_or_else(refused)?;
         let n_threads = plan.n_threads.max(plan.n_prompt_threads);
         let pool = ThreadPool::new(n_threads, faults).map_err(|reason| load_error(&options.path, reason))?;
-        // SAFETY: context and pool are alive; the pool outlives the context, see the field order.
-        unsafe { sys::llama_attach_threadpool(context.0.as_ptr(), pool.as_ptr(), pool.as_ptr()) };
+        context.use_pool(&pool);
         let encoder = Self {
             context,
             batch: Batch::new(plan.n_batch),

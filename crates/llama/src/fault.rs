@@ -13,6 +13,7 @@ use std::ffi::{CStr, c_char};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use crate::exit::Calls;
 use crate::ffi::sys;
 
 type Sink = Box<dyn Fn(&str) + Send + Sync>;
@@ -25,6 +26,7 @@ struct Inner {
     sink: Mutex<Sink>,
     /// Threads that work for this domain.
     threads: Mutex<Vec<libc::pthread_t>>,
+    calls: Arc<Calls>,
 }
 
 /// The threads of one model, and who is told when one of them aborts.
@@ -63,7 +65,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl FaultDomain {
     /// A domain without threads.
     pub(crate) fn new(sink: Sink) -> Self {
-        let inner = Arc::new(Inner { sink: Mutex::new(sink), threads: Mutex::default() });
+        let inner = Arc::new(Inner { sink: Mutex::new(sink), threads: Mutex::default(), calls: Arc::default() });
         let mut domains = lock(&DOMAINS);
         domains.retain(|domain| domain.strong_count() > 0);
         domains.push(Arc::downgrade(&inner));
@@ -104,7 +106,22 @@ impl FaultDomain {
         result
     }
 
+    /// The domain that the calling thread works for.
+    pub(crate) fn current() -> Option<Self> {
+        CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
+    }
+
+    pub(crate) fn calls(&self) -> &Calls {
+        &self.0.calls
+    }
+
+    /// The calls of every domain that lives.
+    pub(crate) fn all_calls() -> Vec<Arc<Calls>> {
+        lock(&DOMAINS).iter().filter_map(Weak::upgrade).map(|inner| Arc::clone(&inner.calls)).collect()
+    }
+
     fn report(&self, message: &str) {
+        self.calls().die();
         (lock(&self.0.sink))(message);
     }
 
@@ -151,7 +168,7 @@ unsafe extern "C" fn on_abort(message: *const c_char) {
         // SAFETY: ggml passes a string that ends in zero and lives for this call.
         unsafe { CStr::from_ptr(message) }.to_string_lossy()
     };
-    let own = CURRENT.try_with(|current| current.borrow().clone()).ok().flatten();
+    let own = FaultDomain::current();
     tracing::error!(reason = %text, charged = own.is_some(), "llama.cpp gave up; its thread is parked");
     // Before anybody is told of the death, so that nobody loads the model again in between.
     let device_error = crate::log::device_error();

@@ -4,6 +4,8 @@ use std::ffi::{CStr, c_char, c_void};
 
 pub(crate) use llama_cpp_sys_2 as sys;
 
+use crate::exit;
+
 // These repeat declarations of `llama_cpp_sys_2` with the one difference that unwinding out of them is allowed.
 unsafe extern "C-unwind" {
     pub(crate) fn llama_model_load_from_file(
@@ -78,6 +80,7 @@ unsafe extern "C-unwind" fn run<F: FnOnce() -> R, R>(data: *mut c_void) {
 
 /// Runs `function`, which calls into llama.cpp and must not panic; a C++ exception becomes an error with its text.
 pub(crate) fn guarded<F: FnOnce() -> R, R>(function: F) -> Result<R, String> {
+    let _running = exit::Call::begin();
     let mut call = Call { function: Some(function), result: None };
     let mut message = [0_u8; 512];
     let data = (&raw mut call).cast();

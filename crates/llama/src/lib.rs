@@ -14,6 +14,7 @@ mod backend;
 mod decoder;
 mod encoder;
 mod encoders;
+mod exit;
 mod fault;
 mod ffi;
 mod fit;

@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 
 use ingle_engine::{EngineError, GpuLayers, LoadOptions, SplitMode};
 
+use crate::exit;
 use crate::ffi::{self, guarded, sys};
 use crate::fit::Placement;
 use crate::log::{self, Buffer};
@@ -20,6 +21,7 @@ unsafe impl Sync for Model {}
 
 impl Drop for Model {
     fn drop(&mut self) {
+        let _running = exit::Call::begin();
         // SAFETY: made by `llama_model_load_from_file`, and contexts hold an `Arc` of it, so none is left.
         unsafe { sys::llama_model_free(self.0.as_ptr()) };
     }
@@ -216,6 +218,7 @@ fn model_params(
         (None | Some(true), true) => sys::LLAMA_LOAD_MODE_MMAP_MLOCK,
     };
     params.check_tensors = options.check_tensors;
+    params.progress_callback = Some(exit::goes_on_loading);
     Ok(params)
 }
 

@@ -3,6 +3,7 @@
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr::NonNull;
 
+use crate::exit::Call;
 use crate::fault::FaultDomain;
 use crate::ffi::{guarded, sys};
 
@@ -111,6 +112,7 @@ impl ThreadPool {
 
     /// Runs `job` once on every thread, with the thread's number; number 0 is the calling thread. `job` must not panic.
     pub(crate) fn for_each(&mut self, job: &(dyn Fn(usize) + Sync)) -> Result<(), String> {
+        let _running = Call::begin();
         let params = sys::ggml_init_params { mem_size: 1 << 20, mem_buffer: std::ptr::null_mut(), no_alloc: false };
         // SAFETY: has no preconditions; the context is freed below.
         let context = NonNull::new(unsafe { sys::ggml_init(params) }).ok_or("no memory for a graph")?;
@@ -157,6 +159,7 @@ unsafe extern "C" fn run_job(
 
 impl Drop for ThreadPool {
     fn drop(&mut self) {
+        let _running = Call::begin();
         self.faults.forget_threads();
         // SAFETY: both were made in `new`; nobody computes on them, since `self` is owned.
         unsafe {
