@@ -19,8 +19,7 @@ const MOST_ROWS: usize = 63;
 /// Rows of weights that a thread takes at once.
 const CHUNK_ROWS: usize = 32;
 
-/// Off unless asked for: one answer was seen to swap tokens further apart than rounding explains.
-static IS_ON: AtomicBool = AtomicBool::new(false);
+static IS_ON: AtomicBool = AtomicBool::new(true);
 
 /// Switches the operations of this module off, or on again, for all models of the process. Takes effect with the next
 /// step: no step may run meanwhile.

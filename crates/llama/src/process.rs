@@ -23,8 +23,9 @@ pub fn initialise_with(wanted: &dyn Fn() -> Vec<String>) {
         // SAFETY: the callback has the type asked for, is valid for ever and ignores its data pointer.
         unsafe { sys::llama_log_set(Some(log::on_log), std::ptr::null_mut()) };
         fault::install_handlers();
-        if std::env::var_os("INGLE_OWN_OPERATIONS").is_some_and(|value| value == "1") {
-            crate::use_own_operations(true);
+        if std::env::var_os("INGLE_OWN_OPERATIONS").is_some_and(|value| value == "0") {
+            tracing::info!("INGLE_OWN_OPERATIONS=0: ggml computes everything on the processor");
+            crate::use_own_operations(false);
         }
         plugins::load(wanted);
         // Without any backend llama.cpp would look for plug-ins itself, beside the program and in the current folder:

@@ -150,6 +150,7 @@ impl Scheduler {
             first_held: prefix.first_held,
             clean_len: usize::MAX,
             tokens: submission.prompt,
+            reused_len: cells.len(),
             cells,
             reserved_len,
             overflow: submission.overflow,

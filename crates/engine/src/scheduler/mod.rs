@@ -113,6 +113,8 @@ struct Running {
     cells: Vec<CellId>,
     /// Tokens this sequence may reach.
     reserved_len: usize,
+    /// Tokens of the prompt that were there already.
+    reused_len: usize,
     overflow: ContextOverflow,
     /// From where on the prefix it began with was held. The decoder knows that only after the step that brings it.
     first_held: usize,

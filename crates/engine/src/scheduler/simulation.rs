@@ -191,6 +191,7 @@ impl World {
         self.disturb();
         self.guess();
         let share = match self.random.below(28) {
+            n if n > 24 => PromptShare::Together(n * 40),
             n if n > 20 => PromptShare::Alone(n - 10),
             n => PromptShare::Beside(n),
         };
@@ -283,7 +284,8 @@ impl World {
             }
             let ids: Vec<_> = self.open.keys().copied().collect();
             ids.into_iter().for_each(|id| self.scheduler.set_resting(id, false));
-            let share = if self.random.below(2) == 0 { PromptShare::Alone(16) } else { PromptShare::Beside(16) };
+            let share = [PromptShare::Alone(16), PromptShare::Beside(16), PromptShare::Together(400)];
+            let share = share[self.random.below(3)];
             let decoder = &self.decoder;
             let step = self.scheduler.next_step(share, &|seq| decoder.first_held(seq));
             assert!(!step.is_empty(), "open requests {:?} but nothing to do", self.open.keys());

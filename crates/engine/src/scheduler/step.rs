@@ -7,6 +7,8 @@ use crate::{BatchToken, CacheRefused, Decoder};
 
 /// Forced tokens of all answers together that a step computes beside one token of each answer.
 const MOST_FORCED: usize = 64;
+/// Prompts begin their answers together when the longest is at most this many times as long as the shortest.
+const MOST_UNLIKE: usize = 4;
 
 /// A change of the cache that must be made, in order, before the batch of the same step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +112,9 @@ pub enum PromptShare {
     Beside(usize),
     /// Prompts get a step of their own of this many tokens at most; answers wait for the next one.
     Alone(usize),
+    /// No answer goes on, and prompts with this many tokens left altogether may begin their answers in one step, if they
+    /// are about as long as each other: whoever began before the others would be held up by their prompts.
+    Together(usize),
 }
 
 /// One step: cache operations first, then the batch, answers before prompts.
@@ -144,9 +149,13 @@ impl Scheduler {
         self.fill_slots(first_held);
         let n_batch = self.config.limits.n_batch;
         let n_decoding = self.n_answers();
+        // The last token of a prompt is what begins its answer.
+        let n_withheld = usize::from(n_decoding == 0 && self.begin_together(share));
         let (answers_wait, budget) = match share {
             _ if n_decoding == 0 => (false, n_batch),
             PromptShare::Beside(n_tokens) => (false, n_tokens.min(n_batch - n_decoding)),
+            // Answers have begun since the caller looked.
+            PromptShare::Together(_) => (false, 0),
             PromptShare::Alone(n_tokens) => match self.prompts_left() {
                 (_, 0) => (false, 0),
                 (_, _) => (true, n_tokens.clamp(1, n_batch)),
@@ -164,7 +173,7 @@ impl Scheduler {
         let n_guesses = entries.iter().filter(|entry| entry.is_guess).count();
         let n_answers = entries.len() - n_guesses;
         let n_forced = if answers_wait { 0 } else { self.push_forced_entries(&mut entries) };
-        for (idx, n_tokens) in self.share_budget(budget.saturating_sub(n_forced)) {
+        for (idx, n_tokens) in self.share_budget(budget.saturating_sub(n_forced), n_withheld) {
             push_entries(&mut entries, &self.running[idx], n_tokens);
         }
         let n_prompt_tokens = entries.len() - n_answers - n_guesses;
@@ -246,11 +255,24 @@ impl Scheduler {
         })
     }
 
-    /// Which prompts get how many tokens: indices into `running` with a count above 0.
-    fn share_budget(&self, budget: usize) -> Vec<(usize, usize)> {
+    /// Do the prompts keep their last tokens for a later step?
+    fn begin_together(&self, share: PromptShare) -> bool {
+        let PromptShare::Together(most) = share else { return false };
+        let n_left = self.prompts_left().1;
+        let prompts = self.running.iter().filter(|running| !running.is_decoding() && running.uncomputed() > 0);
+        let lengths = prompts.map(|running| running.tokens.len() - running.reused_len);
+        let (n_prompts, shortest, longest) = lengths
+            .fold((0, usize::MAX, 0), |(n, shortest, longest), len| (n + 1, len.min(shortest), len.max(longest)));
+        let are_alike = n_prompts > 1 && longest <= MOST_UNLIKE * shortest;
+        are_alike && n_left <= most && n_left > self.config.limits.n_batch
+    }
+
+    /// Which prompts get how many tokens, without the last `n_withheld` of each: indices into `running` with a count
+    /// above 0.
+    fn share_budget(&self, budget: usize, n_withheld: usize) -> Vec<(usize, usize)> {
         let mut prompts: Vec<(usize, usize)> = (self.running.iter().enumerate())
-            .filter(|(_, running)| !running.is_decoding() && running.uncomputed() > 0)
-            .map(|(idx, running)| (idx, running.uncomputed()))
+            .filter(|(_, running)| !running.is_decoding() && running.uncomputed() > n_withheld)
+            .map(|(idx, running)| (idx, running.uncomputed() - n_withheld))
             .collect();
         let Some(&(oldest, oldest_left)) = prompts.first() else { return Vec::new() };
         let guaranteed = oldest_left.min(budget.div_ceil(2));

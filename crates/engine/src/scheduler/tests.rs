@@ -329,6 +329,39 @@ fn a_prompt_may_have_a_step_of_its_own_while_answers_wait() {
 }
 
 #[test]
+fn prompts_that_come_together_begin_their_answers_in_one_step() {
+    let sizes = DecoderLimits { n_batch: 32, ..limits() };
+    let prompts = |lengths: [usize; 3]| {
+        let mut bench = Bench::new(sizes.clone(), 4);
+        (1..).zip(lengths).for_each(|(id, len)| bench.admit(id, vec![id as TokenId; len], Some(8)));
+        bench
+    };
+    let begins = |bench: &mut Bench, most| {
+        let mut n_steps = 0;
+        loop {
+            n_steps += 1;
+            let step = bench.scheduler.next_step(PromptShare::Together(most), &|_| 0);
+            bench.scheduler.computed(&step.entries);
+            let n_begun = step.entries.iter().filter(|entry| entry.token.wants_row).count();
+            if n_begun > 0 {
+                return (n_steps, n_begun);
+            }
+            assert_eq!(step.n_prompt_tokens, sizes.n_batch, "no step has room left");
+        }
+    };
+    assert_eq!(begins(&mut prompts([30, 25, 20]), 80), (3, 3));
+    assert_eq!(begins(&mut prompts([30, 25, 20]), 74), (1, 1), "they take too long to wait for each other");
+    assert_eq!(begins(&mut prompts([30, 25, 7]), 80), (1, 1), "the short one need not wait");
+    assert_eq!(begins(&mut prompts([10, 10, 10]), 80), (1, 3), "they fit into a step anyway");
+    // An answer that goes on is not held up, whatever the share says.
+    let mut bench = prompts([30, 30, 30]);
+    bench.admit(4, vec![9], Some(8));
+    bench.step();
+    let step = bench.scheduler.next_step(PromptShare::Together(500), &|_| 0);
+    assert!(!step.entries.is_empty() && step.n_prompt_tokens == 0, "{step:?}");
+}
+
+#[test]
 fn branches_of_a_saved_prefix_bring_it_back_once() {
     let mut bench = Bench::new(limits(), 4);
     bench.admit(0, prompt(1, 2), Some(1));

@@ -171,7 +171,10 @@ impl<D: Decoder> EngineLoop<D> {
                 match self.scheduler.parkable().filter(|_| parking_pays) {
                     Some(parkable) if self.shared.inbox.is_quiet_for(IDLE) => self.park(parkable),
                     Some(_) => {}
-                    None => self.shared.inbox.wait(),
+                    None => {
+                        let pacer = &self.pacer;
+                        self.shared.inbox.wait(&|n_tokens| pacer.gather(n_tokens));
+                    }
                 }
             } else if may_compute && !step.entries.is_empty() {
                 self.run_step(&step);
@@ -297,8 +300,12 @@ impl<D: Decoder> EngineLoop<D> {
             self.stats.guesses += step.n_guesses as u64;
             return;
         }
-        let positions = step.entries[n_answers..].iter().map(|entry| entry.token.position).sum();
-        let prompt = PromptPart { n_tokens: step.n_prompt_tokens, positions };
+        let prompts = &step.entries[n_answers..];
+        let prompt = PromptPart {
+            n_tokens: step.n_prompt_tokens,
+            positions: prompts.iter().map(|entry| entry.token.position).sum(),
+            begins_answer: prompts.iter().any(|entry| entry.token.wants_row),
+        };
         self.pacer.record(n_answers, prompt, took, step.answers_wait);
     }
 

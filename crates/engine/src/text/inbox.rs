@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use super::request::Queued;
 
+/// Most requests that are waited for behind the first one.
+const MOST_GATHERED: usize = 64;
+
 #[derive(Default)]
 struct State {
     queued: VecDeque<Queued>,
@@ -82,11 +85,23 @@ impl Inbox {
         !state.is_signalled
     }
 
-    /// Waits until something happens.
-    pub(super) fn wait(&self) {
+    /// Waits until something happens. Requests that come at the same time are on their way on several threads: from the
+    /// first one on it waits until there was none for as long as `gather` says for its prompt's tokens.
+    pub(super) fn wait(&self, gather: &dyn Fn(usize) -> Duration) {
         let mut state = self.lock();
         while !state.is_signalled {
             state = self.bell.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let Some(gap) = state.queued.front().map(|first| gather(first.request.prompt.len())) else { return };
+        for _ in 0..MOST_GATHERED {
+            let n_queued = state.queued.len();
+            let is_alone = |state: &mut State| state.queued.len() == n_queued && !state.is_closed;
+            let (next, timeout) =
+                self.bell.wait_timeout_while(state, gap, is_alone).unwrap_or_else(PoisonError::into_inner);
+            if timeout.timed_out() || next.is_closed {
+                return;
+            }
+            state = next;
         }
     }
 }

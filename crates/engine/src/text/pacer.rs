@@ -5,6 +5,9 @@
 //! So straight lines over the position are learnt for several sizes, and there are two ways to spend the allowance: some
 //! in every step, or whole tiles in a step of their own (on processors, rows of answers make the tiles look at every
 //! cell) followed by steps with answers only until these are back at their pace. The way that gets more done is taken.
+//!
+//! While no answer goes on there is nobody to spare. Prompts that come at the same time then begin their answers in one
+//! step, if that is not far off: the first ones would only be slowed down by the prompts of the others.
 
 use std::time::Duration;
 
@@ -31,6 +34,12 @@ const MOST_RESTS: usize = 8;
 const TILE: usize = 64;
 /// Fewest prompt tokens of each size beside answers that is learnt apart, from a tile on.
 const SIZES: [usize; 4] = [TILE, 128, 256, 512];
+/// The first answer of several that begin together waits at most about this long for the others' prompts.
+const MOST_TOGETHER_SECS: f64 = 2.5;
+/// An engine with nothing to do waits for more requests for this part of the time that the first one's prompt takes…
+const GATHER_PART: f64 = 0.005;
+/// …and at most so long after each.
+const MOST_GATHER_SECS: f64 = 0.001;
 /// After so many steps the time of a step without prompt tokens is measured again.
 const MOST_UNMEASURED: usize = 100;
 
@@ -41,6 +50,8 @@ pub(super) struct PromptPart {
     pub(super) n_tokens: usize,
     /// The sum of their positions.
     pub(super) positions: usize,
+    /// Is the last one of a prompt among them?
+    pub(super) begins_answer: bool,
 }
 
 /// The prompts that are being computed.
@@ -108,6 +119,8 @@ pub(super) struct Pacer {
     token_secs: Option<f64>,
     /// Steps without prompt tokens that are due.
     n_rests: usize,
+    /// Seconds of steps since there was the last answer to spare.
+    together_secs: f64,
 }
 
 /// A number of prompt tokens and the seconds they are expected to add.
@@ -121,6 +134,8 @@ impl Pacer {
     /// Records a step of `n_answers` answers and some prompt tokens. `answers_waited` while it was computed.
     pub(super) fn record(&mut self, n_answers: usize, prompt: PromptPart, took: Duration, answers_waited: bool) {
         let secs = took.as_secs_f64();
+        let is_spared = n_answers > 0 || answers_waited || prompt.begins_answer;
+        self.together_secs = if is_spared { 0.0 } else { self.together_secs + secs };
         if prompt.n_tokens == 0 {
             if n_answers > 0 {
                 self.plain.record(n_answers, secs);
@@ -166,8 +181,20 @@ impl Pacer {
         self.token_secs
     }
 
+    /// How long an engine with nothing to do waits for more requests behind the first one, whose prompt has `n_tokens`.
+    pub(super) fn gather(&self, n_tokens: usize) -> Duration {
+        let secs = self.token_secs.map_or(0.0, |token_secs| GATHER_PART * token_secs * n_tokens as f64);
+        Duration::from_secs_f64(secs.min(MOST_GATHER_SECS))
+    }
+
     /// What prompts get of the next step beside answers that go on.
     pub(super) fn share(&self, outlook: PromptOutlook) -> PromptShare {
+        if outlook.n_answers == 0 {
+            let secs = (MOST_TOGETHER_SECS - self.together_secs).max(0.0);
+            return PromptShare::Together(
+                self.token_secs.map_or(usize::MAX, |token_secs| (secs / token_secs) as usize),
+            );
+        }
         if self.n_rests > 0 || (outlook.n_tokens > 0 && self.plain.is_old(outlook.n_answers)) {
             return PromptShare::Beside(0);
         }
@@ -295,7 +322,7 @@ mod tests {
     }
 
     fn part(position: usize, n_tokens: usize) -> PromptPart {
-        PromptPart { n_tokens, positions: (position..position + n_tokens).sum() }
+        PromptPart { n_tokens, positions: (position..position + n_tokens).sum(), begins_answer: false }
     }
 
     fn millis(ms: f64) -> Duration {
@@ -319,6 +346,7 @@ mod tests {
             let (n, n_answers) = match share {
                 PromptShare::Beside(n) => (n, 4),
                 PromptShare::Alone(n) => (n, 0),
+                PromptShare::Together(_) => unreachable!("there are answers"),
             };
             let part = part(position, n.min(n_tokens - position));
             let ms = machine.ms(part) + if n_answers > 0 { PLAIN_MS } else { 0.0 };
@@ -379,6 +407,7 @@ mod tests {
                 let (n, answers) = match share {
                     PromptShare::Beside(n) => (n.min(left).min(512), n_answers),
                     PromptShare::Alone(n) => (n.min(left).min(512), 0),
+                    PromptShare::Together(_) => unreachable!("there are answers"),
                 };
                 let step_ms = if answers > 0 { plain_ms(answers) } else { 0.0 } + if n > 0 { extra_ms(n) } else { 0.0 };
                 pacer.record(answers, part(0, n), millis(step_ms), answers == 0);
@@ -394,6 +423,22 @@ mod tests {
         run(64, 4096);
         let slowdown = run(64, 16_384);
         assert!((1.9..=SLOWDOWN + 0.2).contains(&slowdown), "64 answers were slowed down {slowdown} times");
+    }
+
+    #[test]
+    fn prompts_begin_together_only_where_that_is_not_far_off() {
+        let mut pacer = Pacer::default();
+        let outlook = PromptOutlook { position: 0, n_tokens: 4096, n_answers: 0 };
+        assert_eq!(pacer.share(outlook), PromptShare::Together(usize::MAX), "nothing is known");
+        assert_eq!(pacer.gather(1000), Duration::ZERO);
+        // A millisecond a token; 2.5 s less what has passed.
+        pacer.record(0, part(0, 500), millis(500.0), false);
+        assert_eq!(pacer.share(outlook), PromptShare::Together(2000));
+        assert_eq!((pacer.gather(100), pacer.gather(5000)), (Duration::from_micros(500), Duration::from_millis(1)));
+        (0..9).for_each(|_| pacer.record(0, part(0, 500), millis(500.0), false));
+        assert_eq!(pacer.share(outlook), PromptShare::Together(0), "the first one has waited long enough");
+        pacer.record(0, PromptPart { begins_answer: true, ..part(0, 500) }, millis(500.0), false);
+        assert_eq!(pacer.share(outlook), PromptShare::Together(2500));
     }
 
     #[test]
