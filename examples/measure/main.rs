@@ -9,6 +9,7 @@ mod decode;
 mod embed;
 mod encode;
 mod masks;
+mod script;
 mod soak;
 
 use clap::{Parser, Subcommand};
@@ -40,6 +41,8 @@ enum Scenario {
     Encode(encode::Options),
     /// Masks of GBNF grammars beside llama.cpp's sampler, without a server.
     Masks(masks::Options),
+    /// What guesses bring on a text that a script forces, in process.
+    Script(script::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -55,5 +58,6 @@ fn main() -> anyhow::Result<()> {
         Scenario::Embed(options) => runtime.block_on(embed::run(&target, options)),
         Scenario::Encode(options) => encode::run(&arguments.model, &options),
         Scenario::Masks(options) => masks::run(&options),
+        Scenario::Script(options) => script::run(&options),
     }
 }

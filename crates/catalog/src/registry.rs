@@ -7,7 +7,7 @@ use crate::uri::file_name_of_uri;
 use crate::weights::{self, Kinds};
 use crate::{CatalogError, Usecase, names};
 use ingle_gguf::ShardName;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -33,8 +33,17 @@ pub struct Catalog {
     snapshot: Mutex<Arc<Snapshot>>,
     /// When the files were last looked at.
     looked: Mutex<Instant>,
+    /// Whether the models can be loaded, as far as somebody has asked since.
+    states: Mutex<BTreeMap<StateKey, ModelState>>,
     /// What the log has said already; none while nobody has asked for it.
     told: Mutex<Option<BTreeSet<String>>>,
+}
+
+/// A configured model or a bare file; both may have the same name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum StateKey {
+    Configured(String),
+    Bare(String),
 }
 
 /// One model.
@@ -124,6 +133,7 @@ impl Catalog {
             kinds,
             snapshot: Mutex::new(Arc::new(snapshot)),
             looked: Mutex::new(Instant::now()),
+            states: Mutex::default(),
             told: Mutex::default(),
         })
     }
@@ -256,6 +266,23 @@ impl Catalog {
         found.ok_or(CatalogError::NoneSuits { usecase })
     }
 
+    fn lock_states(&self) -> MutexGuard<'_, BTreeMap<StateKey, ModelState>> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state of a model, from the files unless somebody has looked at them for it since the last pass.
+    fn state_of(&self, key: StateKey, look: impl FnOnce() -> ModelState) -> ModelState {
+        if self.options.holds_for.is_zero() {
+            return look();
+        }
+        if let Some(state) = self.lock_states().get(&key) {
+            return state.clone();
+        }
+        let state = look();
+        self.lock_states().insert(key, state.clone());
+        state
+    }
+
     fn lock(&self) -> MutexGuard<'_, Arc<Snapshot>> {
         self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -269,6 +296,7 @@ impl Catalog {
     /// The last pass, renewed when a file changed. A folder that has become unreadable shows as a problem.
     fn look(&self) -> Arc<Snapshot> {
         *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.lock_states().clear();
         let held = Arc::clone(&self.lock());
         let renewed = match scan::fingerprint(&self.models_path) {
             Ok(marks) if marks == held.fingerprint => return held,
@@ -320,7 +348,7 @@ impl Catalog {
     fn configured_entry(&self, from: &Configured) -> ModelEntry {
         ModelEntry {
             name: from.config.name.clone(),
-            state: self.state(&from.config),
+            state: self.state_of(StateKey::Configured(from.config.name.clone()), || self.state(&from.config)),
             config: from.config.clone(),
             source: ModelSource::Yaml(from.path.clone()),
             modified: from.modified,
@@ -329,7 +357,7 @@ impl Catalog {
     }
 
     fn bare_entry(&self, from: &BareFile) -> ModelEntry {
-        let state = self.file_state(&from.relative, &from.parts);
+        let state = self.state_of(StateKey::Bare(from.name.clone()), || self.file_state(&from.relative, &from.parts));
         ModelEntry {
             name: from.name.clone(),
             config: ModelConfig {
@@ -372,7 +400,7 @@ impl Catalog {
         candidates.find(|folder| folders::is_model_folder(&self.models_path.join(folder)))
     }
 
-    /// Looks at the file itself, each time: it may have gone since it was listed.
+    /// Looks at the file itself: it may have gone since it was listed.
     fn file_state(&self, relative: &Path, parts: &[PathBuf]) -> ModelState {
         let mut bytes = 0;
         let others = parts.iter().map(PathBuf::as_path).filter(|part| *part != relative);

@@ -169,17 +169,20 @@ pub(super) struct Attention<'a> {
 }
 
 impl Attention<'_> {
-    /// Lets the tokens of one sequence look at each other: `qkv` is `[len, n_qkv]`, `out` is `[len, n_out]`.
-    pub(super) fn run(&self, qkv: &[f32], out: &mut [f32], scratch: &mut Scratch) {
-        let len = qkv.len() / self.heads.n_qkv();
-        for from in (0..len).step_by(QUERY_BLOCK) {
-            let to = (from + QUERY_BLOCK).min(len);
+    /// Lets tokens of one sequence look at all of it: `qkv` is `[len, n_qkv]`, and `out` gets `[n, n_out]` for the `n`
+    /// tokens from `first` on.
+    pub(super) fn run(&self, qkv: &[f32], first: usize, out: &mut [f32], scratch: &mut Scratch) {
+        let n_out = self.heads.n_out();
+        for (idx, out) in out.chunks_mut(QUERY_BLOCK * n_out).enumerate() {
+            let from = first + idx * QUERY_BLOCK;
+            let to = from + out.len() / n_out;
             for head in 0..self.heads.n_heads {
                 self.block(qkv, Block { head, from, to }, out, scratch);
             }
         }
     }
 
+    /// `out` is `[to - from, n_out]`.
     fn block(&self, qkv: &[f32], Block { head, from, to }: Block, out: &mut [f32], scratch: &mut Scratch) {
         let Heads { head_dim, .. } = self.heads;
         let (n_qkv, n_out) = (self.heads.n_qkv(), self.heads.n_out());
@@ -204,7 +207,7 @@ impl Attention<'_> {
         let values = part(first_key, self.heads.value_at(head), n_keys);
         product(self.gemm, Matrix::of_rows(&scratch.scores, n_keys), values, 1.0, &mut scratch.mixed);
         for (row, mixed) in scratch.mixed.chunks_exact(head_dim).enumerate() {
-            let at = (from + row) * n_out + head * head_dim;
+            let at = row * n_out + head * head_dim;
             out[at..at + head_dim].copy_from_slice(mixed);
         }
     }

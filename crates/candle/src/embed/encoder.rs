@@ -19,6 +19,9 @@ const PACK_TOKENS: usize = 256;
 /// Fewer numbers are not worth a second thread.
 const SHARE_FROM: usize = 1 << 16;
 
+/// A sequence of so many pairs of tokens, times the width of its attention, is worth a second thread.
+const ATTENTION_SHARE_FROM: usize = 1 << 20;
+
 /// A unit of the feed-forward part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Activation {
@@ -399,21 +402,30 @@ impl Encoder {
         qkv.resize(n_tokens * heads.n_qkv(), 0.0);
         mixed.resize(n_tokens * heads.n_out(), 0.0);
         layer.qkv.apply(gemm, Matrix::of_rows(input, layer.qkv.n_in), Output::Replace, qkv);
-        let way = Attention {
-            gemm,
-            heads,
-            sight: layer.sight,
-            bias: &self.shape.distance_bias,
-            scale: 1.0 / (heads.head_dim as f32).sqrt(),
-        };
+        let n_threads = rayon::current_num_threads();
         let (mut qkv_rest, mut mixed_rest) = (qkv.as_mut_slice(), mixed.as_mut_slice());
         for len in lengths {
             let (qkv, others) = qkv_rest.split_at_mut(len * heads.n_qkv());
             let (mixed, other_mixed) = mixed_rest.split_at_mut(len * heads.n_out());
             (qkv_rest, mixed_rest) = (others, other_mixed);
             layer.place(heads, qkv);
-            way.run(qkv, mixed, attention);
+            // A sequence alone in its pack has as many threads as there are; in others each thread has its pack.
+            if lengths.len() > 1 || n_threads == 1 || len * len * heads.n_out() < ATTENTION_SHARE_FROM {
+                self.attention(layer, gemm).run(qkv, 0, mixed, attention);
+                continue;
+            }
+            let (n_rows, qkv) = (len.div_ceil(n_threads), &*qkv);
+            let parts = mixed.par_chunks_mut(n_rows * heads.n_out()).enumerate();
+            parts.for_each_init(<(GemmExecutor, Scratch)>::default, |(gemm, scratch), (idx, part)| {
+                self.attention(layer, gemm).run(qkv, idx * n_rows, part, scratch);
+            });
         }
+    }
+
+    fn attention<'a>(&'a self, layer: &Layer, gemm: &'a GemmExecutor) -> Attention<'a> {
+        let heads = self.shape.heads;
+        let scale = 1.0 / (heads.head_dim as f32).sqrt();
+        Attention { gemm, heads, sight: layer.sight, bias: &self.shape.distance_bias, scale }
     }
 
     /// The inner state of the feed-forward part, `[n_tokens, down.n_in]`, in `up`.

@@ -37,7 +37,7 @@ const SIZES: [usize; 4] = [TILE, 128, 256, 512];
 /// The first answer of several that begin together waits at most about this long for the others' prompts.
 const MOST_TOGETHER_SECS: f64 = 2.5;
 /// An engine with nothing to do waits for more requests for this part of the time that the first one's prompt takes…
-const GATHER_PART: f64 = 0.005;
+const GATHER_PART: f64 = 0.02;
 /// …and at most so long after each.
 const MOST_GATHER_SECS: f64 = 0.001;
 /// After so many steps the time of a step without prompt tokens is measured again.
@@ -434,7 +434,7 @@ mod tests {
         // A millisecond a token; 2.5 s less what has passed.
         pacer.record(0, part(0, 500), millis(500.0), false);
         assert_eq!(pacer.share(outlook), PromptShare::Together(2000));
-        assert_eq!((pacer.gather(100), pacer.gather(5000)), (Duration::from_micros(500), Duration::from_millis(1)));
+        assert_eq!((pacer.gather(50), pacer.gather(5000)), (Duration::from_millis(1), Duration::from_millis(1)));
         (0..9).for_each(|_| pacer.record(0, part(0, 500), millis(500.0), false));
         assert_eq!(pacer.share(outlook), PromptShare::Together(0), "the first one has waited long enough");
         pacer.record(0, PromptPart { begins_answer: true, ..part(0, 500) }, millis(500.0), false);
