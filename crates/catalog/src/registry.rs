@@ -248,6 +248,7 @@ impl Catalog {
     pub fn reload(&self) -> Result<(), CatalogError> {
         let fresh = scan::scan(&self.models_path, self.options.config_file.as_deref(), &self.kinds)?;
         *self.lock() = Arc::new(fresh);
+        self.lock_states().clear();
         Ok(())
     }
 
@@ -296,7 +297,13 @@ impl Catalog {
     /// The last pass, renewed when a file changed. A folder that has become unreadable shows as a problem.
     fn look(&self) -> Arc<Snapshot> {
         *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        let fresh = self.look_again();
+        // Behind the new pass: what was asked for meanwhile was answered from the old one.
         self.lock_states().clear();
+        fresh
+    }
+
+    fn look_again(&self) -> Arc<Snapshot> {
         let held = Arc::clone(&self.lock());
         let renewed = match scan::fingerprint(&self.models_path) {
             Ok(marks) if marks == held.fingerprint => return held,

@@ -8,6 +8,7 @@ use ingle_engine::{
 };
 
 use crate::decoder::{Batch, Context, context_params, gate_threads, refused_context};
+use crate::exit::Call;
 use crate::fault::FaultDomain;
 use crate::ffi::{self, guarded, sys};
 use crate::log::{self, Buffer};
@@ -172,6 +173,10 @@ impl LlamaEncoder {
             Some(seat) => seat.with_cores(self.n_threads, step),
             None => step(),
         };
+        // A step that was cut short as the process ends is nobody's error.
+        if result != Ok(0) {
+            drop(Call::begin());
+        }
         match result {
             Ok(0) => Ok(()),
             Ok(code) => Err(decode_error(format!("{} (code {code})", or_unknown(&captured.complaints())))),

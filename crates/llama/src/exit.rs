@@ -6,8 +6,9 @@
 
 use std::cell::Cell;
 use std::ffi::c_void;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use crate::fault::FaultDomain;
@@ -16,6 +17,8 @@ use crate::fault::FaultDomain;
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 static IS_EXITING: AtomicBool = AtomicBool::new(false);
+/// The thread that ends the process, and until when it waits.
+static LEAVING: OnceLock<(ThreadId, Instant)> = OnceLock::new();
 /// Calls on threads that work for no model.
 static N_OTHER_CALLS: AtomicUsize = AtomicUsize::new(0);
 
@@ -28,7 +31,7 @@ thread_local! {
 #[derive(Default)]
 pub(crate) struct Calls {
     n_running: AtomicUsize,
-    /// The model has died in one of them: its threads never come back, and touch nothing any more.
+    /// One of the model's own threads has died: the others never come back, and touch nothing any more.
     are_dead: AtomicBool,
 }
 
@@ -53,7 +56,8 @@ impl Call {
         let call = Self(FaultDomain::current());
         if depth == 0 {
             call.count().fetch_add(1, Ordering::SeqCst);
-            if is_exiting() {
+            // Destructors of others may run on the thread that ends the process; it must get to its end.
+            if is_exiting() && LEAVING.get().is_none_or(|(thread, _)| *thread != std::thread::current().id()) {
                 call.count().fetch_sub(1, Ordering::SeqCst);
                 sleep_for_good();
             }
@@ -62,7 +66,19 @@ impl Call {
     }
 
     fn count(&self) -> &AtomicUsize {
-        self.0.as_ref().map_or(&N_OTHER_CALLS, |domain| &domain.calls().n_running)
+        count(self.0.as_ref())
+    }
+}
+
+/// Where the calls of a model's threads are counted, or those of others.
+fn count(domain: Option<&FaultDomain>) -> &AtomicUsize {
+    domain.map_or(&N_OTHER_CALLS, |domain| &domain.calls().n_running)
+}
+
+/// The calling thread never comes back from the call that it is in: nobody waits for it.
+pub(crate) fn forsake_call() {
+    if DEPTH.try_with(Cell::get).unwrap_or(0) > 0 {
+        count(FaultDomain::current().as_ref()).fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -102,7 +118,8 @@ extern "C" fn on_exit() {
     if DEPTH.try_with(Cell::get).unwrap_or(0) > 0 {
         return;
     }
-    let deadline = Instant::now() + LONGEST_WAIT;
+    // This runs once for each load: the patience is that of all together.
+    let (_, deadline) = *LEAVING.get_or_init(|| (std::thread::current().id(), Instant::now() + LONGEST_WAIT));
     let are_over = |calls: &Arc<Calls>| calls.are_over();
     while N_OTHER_CALLS.load(Ordering::SeqCst) > 0 || !FaultDomain::all_calls().iter().all(are_over) {
         if Instant::now() > deadline {
@@ -113,7 +130,7 @@ extern "C" fn on_exit() {
 }
 
 /// Has [`on_exit`] run before the destructors of everything static that exists now. What C++ makes at its first use has
-/// its destructor registered then, and the last registered runs first: so again after every load.
+/// its destructor registered then, and the last registered runs first: so before the first load and after each.
 pub(crate) fn register() {
     // SAFETY: the function may be called at exit, and any number of times. Without memory for one more entry the earlier
     // ones stay.

@@ -121,7 +121,6 @@ impl FaultDomain {
     }
 
     fn report(&self, message: &str) {
-        self.calls().die();
         (lock(&self.0.sink))(message);
     }
 
@@ -169,6 +168,7 @@ unsafe extern "C" fn on_abort(message: *const c_char) {
         unsafe { CStr::from_ptr(message) }.to_string_lossy()
     };
     let own = FaultDomain::current();
+    crate::exit::forsake_call();
     tracing::error!(reason = %text, charged = own.is_some(), "llama.cpp gave up; its thread is parked");
     // Before anybody is told of the death, so that nobody loads the model again in between.
     let device_error = crate::log::device_error();
@@ -184,6 +184,7 @@ unsafe extern "C" fn on_abort(message: *const c_char) {
             // SAFETY: has no preconditions.
             let thread = unsafe { libc::pthread_self() };
             if domain.is_member(thread) {
+                domain.calls().die();
                 domain.bury_others(thread);
             }
         }

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use llama_cpp_2::llama_backend;
 
 use crate::ffi::sys;
-use crate::{fault, log, plugins};
+use crate::{exit, fault, log, plugins};
 
 static INITIALISED: OnceLock<()> = OnceLock::new();
 
@@ -33,6 +33,7 @@ pub fn initialise_with(wanted: &dyn Fn() -> Vec<String>) {
         if has_backends() && llama_backend::LlamaBackend::init().is_err() {
             tracing::debug!("llama.cpp was initialised by somebody else before");
         }
+        exit::register();
     });
 }
 

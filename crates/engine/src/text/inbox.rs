@@ -14,6 +14,8 @@ struct State {
     queued: VecDeque<Queued>,
     /// Something happened since the engine looked last.
     is_signalled: bool,
+    /// Things that happened other than requests.
+    n_wakes: usize,
     is_closed: bool,
 }
 
@@ -54,7 +56,9 @@ impl Inbox {
 
     /// Makes the engine look around.
     pub(super) fn wake(&self) {
-        self.lock().is_signalled = true;
+        let mut state = self.lock();
+        state.is_signalled = true;
+        state.n_wakes += 1;
         self.bell.notify_one();
     }
 
@@ -94,11 +98,12 @@ impl Inbox {
         }
         let Some(gap) = state.queued.front().map(|first| gather(first.request.prompt.len())) else { return };
         for _ in 0..MOST_GATHERED {
-            let n_queued = state.queued.len();
-            let is_alone = |state: &mut State| state.queued.len() == n_queued && !state.is_closed;
+            let (n_queued, n_wakes) = (state.queued.len(), state.n_wakes);
+            let is_alone =
+                |state: &mut State| state.queued.len() == n_queued && state.n_wakes == n_wakes && !state.is_closed;
             let (next, timeout) =
                 self.bell.wait_timeout_while(state, gap, is_alone).unwrap_or_else(PoisonError::into_inner);
-            if timeout.timed_out() || next.is_closed {
+            if timeout.timed_out() || next.is_closed || next.n_wakes != n_wakes {
                 return;
             }
             state = next;

@@ -145,6 +145,15 @@ impl GuessMeter {
         below.or_else(|| larger.iter().find_map(|&secs| secs)).unwrap_or(FIRST_GUESS * plain_secs)
     }
 
+    /// What is not tried now, as it is believed to be too dear, is believed so a little less. `n_checked` guesses are.
+    fn doubt(&mut self, n_checked: usize, plain_secs: f64) {
+        if self.row_secs == [None; SIZES.len()] {
+            self.row_secs[0] = Some(FIRST_GUESS * plain_secs);
+        }
+        let from = if n_checked == 0 { 0 } else { size(n_checked) + 1 };
+        self.row_secs[from..].iter_mut().flatten().for_each(|secs| *secs *= 1.0 - DOUBT);
+    }
+
     /// How many guesses of each answer that has some to check in a step that takes `plain_secs` and has `n_answers`: those
     /// with the most tokens a second, none where they do not promise enough more.
     pub(super) fn share(&mut self, plain_secs: f64, n_answers: usize, offers: &[Offer]) -> Vec<usize> {
@@ -168,8 +177,8 @@ impl GuessMeter {
                 (n_best, most) = (n, speed);
             }
         }
-        if n_best == 0 && offers.iter().any(|offer| offer.chances.first() >= Some(&GOOD_RATE)) {
-            self.row_secs.iter_mut().flatten().for_each(|secs| *secs *= 1.0 - DOUBT);
+        if offers.iter().any(|offer| offer.chances.first() >= Some(&GOOD_RATE)) {
+            self.doubt(n_best, plain_secs);
         }
         let mut n_guesses = vec![0; offers.len()];
         chances[..n_best].iter().for_each(|&(_, idx)| n_guesses[idx] += 1);
@@ -282,6 +291,26 @@ mod tests {
             })
             .collect();
         assert!(counts[20..].iter().all(|n| (6..=16).contains(n)), "{counts:?}");
+    }
+
+    #[test]
+    fn answers_that_are_never_alone_try_guesses_too() {
+        let mut meter = GuessMeter::default();
+        let offers = [offer(0.97, MOST_GUESSES), offer(0.97, MOST_GUESSES)];
+        let waits = (0..1000).position(|_| meter.share(0.010, 2, &offers) != [0, 0]);
+        assert!(waits.is_some_and(|n| n < 200), "{waits:?} steps until the first try");
+    }
+
+    /// A hiccup in the first step with many guesses is not believed for ever, although fewer pay all the while.
+    #[test]
+    fn many_guesses_are_tried_again() {
+        let mut meter = GuessMeter::default();
+        meter.record(0.010, 4, ms(14.0));
+        meter.record(0.010, 9, ms(1000.0));
+        let first = of_one(&mut meter, 0.010, 1, 0.97);
+        assert!((1..8).contains(&first), "{first}");
+        let waits = (0..2000).position(|_| of_one(&mut meter, 0.010, 1, 0.97) >= 8);
+        assert!(waits.is_some_and(|n| n > 20), "{waits:?} steps until the next try");
     }
 
     #[test]
