@@ -11,9 +11,14 @@ set -euo pipefail
 
 # Tests read the models from here; without them they say so and pass over the part that needs them.
 export INGLE_TEST_MODELS="${INGLE_TEST_MODELS:-$cache/test-models}"
-for model in ${TEST_MODELS:-smollm2-135m-instruct gemma-3-270m qwen2.5-coder-0.5b-instruct all-minilm-l6-v2 whisper-tiny.en voice-en-us-joe-medium silero-vad}; do
+for model in ${TEST_MODELS:-smollm2-135m-instruct gemma-3-270m qwen2.5-coder-0.5b-instruct all-minilm-l6-v2 whisper-tiny.en faster-whisper-base voice-en-us-joe-medium silero-vad}; do
     "$root/scripts/model.sh" "$model" "$INGLE_TEST_MODELS"
 done
+
+# Kokoro's voices come from where npm is; without it their tests say so and pass.
+if [ -z "${TEST_MODELS:-}" ] && "$root/scripts/kokoro.sh"; then
+    "$root/scripts/model.sh" kokoro-82m "$INGLE_TEST_MODELS" || :
+fi
 
 # Voices need espeak-ng; without it their tests say so and pass.
 "$root/scripts/setup.sh" speech || :

@@ -22,3 +22,4 @@ mod support;
 #[cfg(feature = "candle")]
 mod token_types;
 mod tools;
+mod voices;

@@ -13,7 +13,7 @@ use crate::support::{Server, ingle, stdout_of, test_folder, text};
 const SENTENCES: &str = "The children are playing in the garden behind the house. Breakfast is on the table, and the train leaves at seven.";
 const WORDS: [&str; 8] = ["children", "playing", "garden", "behind", "house", "breakfast", "table", "train"];
 
-fn has_espeak() -> bool {
+pub(crate) fn has_espeak() -> bool {
     let found = Command::new("espeak-ng").arg("--version").output().is_ok();
     if !found {
         eprintln!("skipped: espeak-ng is not installed");
@@ -42,19 +42,19 @@ fn agent() -> ureq::Agent {
     ureq::Agent::config_builder().http_status_as_error(false).timeout_global(patience).build().into()
 }
 
-fn post(url: &str, media_type: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
+pub(crate) fn post(url: &str, media_type: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
     let mut answer = agent().post(url).header("content-type", media_type).send(body).expect("the server answers");
     let kind = answer.headers().get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_owned();
     let bytes = answer.body_mut().with_config().limit(64 << 20).read_to_vec().expect("a whole body");
     (answer.status().as_u16(), kind, bytes)
 }
 
-fn speak(server: &Server, body: &str) -> (u16, String, Vec<u8>) {
+pub(crate) fn speak(server: &Server, body: &str) -> (u16, String, Vec<u8>) {
     post(&format!("{}/v1/audio/speech", server.url), "application/json", body.as_bytes())
 }
 
 /// A form with a file and fields.
-fn transcribe(server: &Server, path: &str, file: &[u8], fields: &[(&str, &str)]) -> (u16, String, String) {
+pub(crate) fn transcribe(server: &Server, path: &str, file: &[u8], fields: &[(&str, &str)]) -> (u16, String, String) {
     let mut body = Vec::new();
     for (name, value) in fields {
         body.extend(format!("--edge\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").bytes());

@@ -536,7 +536,7 @@ pub const CANDLE: &str = "candle";
 pub const HEARING: [&str; 3] = ["whisper", "faster-whisper", "whisperx"];
 
 /// Backends of LocalAI's whose models speak.
-pub const SPEAKING: [&str; 1] = ["piper"];
+pub const SPEAKING: [&str; 3] = ["piper", "kokoro", "kokoros"];
 
 /// The backend that hears whether anybody speaks.
 pub const SILERO_VAD: &str = "silero-vad";

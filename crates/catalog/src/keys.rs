@@ -58,7 +58,7 @@ pub const MODEL_KEYS: &[(&str, Standing)] = &[
     ("pipeline", NoEffect("there are no realtime voice pipelines")),
     ("tts", Works),
     ("tts.voice", Works),
-    ("tts.audio_path", NoEffect("voices are files of their own: parameters.model")),
+    ("tts.audio_path", NoEffect("voices lie beside the model: parameters.model")),
     ("tts.voice_cloning", NoEffect("no voice here copies another")),
     ("diffusers", Planned(IMAGES)),
     ("cuda", NoEffect(PYTHON)),
@@ -288,6 +288,10 @@ pub const HEARING_OPTIONS: &[(&str, Standing)] = &[
     ("speech_pad_ms", Works),
 ];
 
+/// Every `options:` string of Kokoro's voices.
+pub const KOKORO_OPTIONS: &[(&str, Standing)] =
+    &[("lang_code", NoEffect("the first letter of a voice's name tells its language"))];
+
 pub(crate) const ONE_PROCESS: &str = "a model runs in one process; remove the option, or use a smaller model";
 
 /// A key of a configuration that does not do what its author may expect.
@@ -338,6 +342,7 @@ pub(crate) fn options_of(backend: &str) -> Option<&'static [(&'static str, Stand
         LLAMA_CPP => Some(LLAMA_OPTIONS),
         CANDLE | "transformers" | "rerankers" => Some(ENCODER_OPTIONS),
         name if HEARING.contains(&name) => Some(HEARING_OPTIONS),
+        "kokoro" | "kokoros" => Some(KOKORO_OPTIONS),
         name if SPEAKING.contains(&name) || name == SILERO_VAD => Some(&[]),
         _ => None,
     }

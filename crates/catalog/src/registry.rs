@@ -404,7 +404,7 @@ impl Catalog {
     fn model_folder(&self, relative: &Path) -> Option<PathBuf> {
         let last = relative.file_name().map(PathBuf::from);
         let mut candidates = std::iter::once(relative.to_owned()).chain(last);
-        candidates.find(|folder| folders::is_model_folder(&self.models_path.join(folder)))
+        candidates.find(|folder| is_usable(&self.models_path.join(folder)))
     }
 
     /// Looks at the file itself: it may have gone since it was listed.
@@ -415,7 +415,7 @@ impl Catalog {
             let path = self.models_path.join(part);
             match std::fs::metadata(&path) {
                 Ok(metadata) if metadata.is_file() => bytes += metadata.len(),
-                Ok(metadata) if metadata.is_dir() && folders::is_model_folder(&path) => {
+                Ok(metadata) if metadata.is_dir() && is_usable(&path) => {
                     bytes += folders::weight_bytes(&path);
                 }
                 Ok(_) | Err(_) => return ModelState::MissingFile(path),
@@ -423,6 +423,11 @@ impl Catalog {
         }
         ModelState::Ready(Weights { path: self.models_path.join(relative), bytes })
     }
+}
+
+/// Whether a folder can be the weights of a model.
+fn is_usable(folder: &Path) -> bool {
+    folders::is_model_folder(folder) || folders::has_voices(folder)
 }
 
 /// The file in the models folder that `parameters.model` means.

@@ -118,8 +118,9 @@ fn advice(backend: &str) -> &'static str {
              hf://owner/name-GGUF`; embeddings and rerankers are `backend: transformers` and a folder with safetensors"
         }
         "stablediffusion-ggml" | "diffusers" => ": image generation is not there yet",
-        "kokoro" | "kokoros" | "coqui" | "bark" | "chatterbox" | "kitten-tts" => {
-            ": voices are Piper's (`backend: piper`, an .onnx file with its .onnx.json beside it)"
+        "coqui" | "bark" | "chatterbox" | "kitten-tts" => {
+            ": voices are Piper's (`backend: piper`, an .onnx file with its .onnx.json beside it) or Kokoro's \
+             (`backend: kokoro`, an .onnx file with voices*.bin beside it)"
         }
         "moonshine" | "nemo" | "parakeet-cpp" | "qwen-asr" | "voxtral" => {
             ": speech is written down by Whisper (`backend: whisper`)"

@@ -97,7 +97,10 @@ fn speaker(info: &SpeakInfo, voice: &str, model: &str) -> Result<Option<usize>, 
     let wanted = voice.trim();
     let number = wanted.parse().ok().filter(|&number: &usize| number < info.speakers.len());
     let by_name = info.speakers.iter().position(|name| name.eq_ignore_ascii_case(wanted));
-    if let Some(found) = by_name.or(number) {
+    // Kokoro's `af_alloy` answers to OpenAI's `alloy`.
+    let is_usual_name = |name: &String| name.split_once('_').is_some_and(|(_, bare)| bare.eq_ignore_ascii_case(wanted));
+    let by_usual_name = || info.speakers.iter().position(is_usual_name);
+    if let Some(found) = by_name.or(number).or_else(by_usual_name) {
         return Ok(Some(found));
     }
     let is_usual = USUAL_VOICES.iter().any(|usual| usual.eq_ignore_ascii_case(wanted)) || wanted == "verse";
@@ -148,5 +151,25 @@ impl Speech {
         let Some(sentence) = self.sentences.pop_front() else { return Ok(()) };
         self.pending = Some(self.lease.speak()?.thread.submit(vec![sentence], self.runtime.time_limit())?);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn speakers_are_found_by_name_number_and_openai_s_name() {
+        let speakers = ["af_alloy", "af_heart", "am_onyx", "bf_alice"].map(str::to_owned).to_vec();
+        let info = SpeakInfo { sample_rate: 24_000, speakers, language: String::new(), architecture: "kokoro".into() };
+        let found = |voice| speaker(&info, voice, "model");
+        assert_eq!(found("bf_alice").unwrap(), Some(3));
+        assert_eq!(found("Onyx").unwrap(), Some(2));
+        assert_eq!(found("1").unwrap(), Some(1));
+        // OpenAI's voices that this model has no namesake of, and the model's own name: whoever speaks usually.
+        assert_eq!(["nova", "model"].map(|voice| found(voice).unwrap()), [None; 2]);
+        assert!(found("4").is_err() && found("nobody").is_err());
+        let single = SpeakInfo { speakers: Vec::new(), ..info };
+        assert_eq!(speaker(&single, "alloy", "model").unwrap(), None);
     }
 }

@@ -14,8 +14,10 @@ use ingle_engine::{
 };
 
 use super::Precision;
-use super::piper::{PiperError, Voice};
+use super::kokoro::{self, Kokoro};
+use super::piper::Voice;
 use super::vad::{FRAME_LEN, Vad};
+use super::voice::VoiceError;
 use super::whisper::{Dims, ModelFiles, Placement, WINDOW_LEN, Whisper};
 
 /// Calls that may wait unless the options say otherwise.
@@ -29,13 +31,14 @@ const MAX_WAITING_SECS: usize = 3600;
 /// Bytes of text that may wait for a voice.
 const MAX_WAITING_BYTES: usize = 1 << 20;
 
-/// Loads Whisper models, Piper voices and Silero's voice activity detector; the files tell which.
+/// Loads Whisper models, Piper's and Kokoro's voices and Silero's voice activity detector; the files tell which.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SpeechBackend;
 
 enum Kind {
     Whisper,
     Piper,
+    Kokoro,
     Vad,
 }
 
@@ -44,8 +47,9 @@ fn kind(path: &Path) -> Kind {
     let mut settings = path.as_os_str().to_owned();
     settings.push(".json");
     match is_onnx {
-        false => Kind::Whisper,
         true if PathBuf::from(settings).is_file() => Kind::Piper,
+        _ if kokoro::is_kokoro(path) => Kind::Kokoro,
+        false => Kind::Whisper,
         // A voice without its settings is told so by its loader; the detector is known by its name.
         true if path.file_name().is_some_and(|name| name.to_string_lossy().contains("vad")) => Kind::Vad,
         true => Kind::Piper,
@@ -58,7 +62,7 @@ impl Backend for SpeechBackend {
     }
 
     fn other_names(&self) -> &[&str] {
-        &["faster-whisper", "whisperx", "piper", "silero-vad"]
+        &["faster-whisper", "whisperx", "piper", "kokoro", "kokoros", "silero-vad"]
     }
 
     fn estimate(&self, options: &LoadOptions) -> Result<MemoryEstimate, EngineError> {
@@ -68,6 +72,7 @@ impl Backend for SpeechBackend {
                 let dims = Dims::of(&mut files).map_err(|error| load_error(options, error))?;
                 Ok(whisper_memory(&dims, options))
             }
+            Kind::Kokoro => kokoro_memory(options),
             Kind::Piper | Kind::Vad => onnx_memory(options),
         }
     }
@@ -76,6 +81,7 @@ impl Backend for SpeechBackend {
         let engine = match kind(&options.path) {
             Kind::Whisper => load_whisper(options, hardware)?,
             Kind::Piper => load_piper(options, hardware)?,
+            Kind::Kokoro => load_kokoro(options, hardware)?,
             Kind::Vad => load_vad(options)?,
         };
         Ok(Engine { placement: "CPU".into(), ..engine })
@@ -122,6 +128,13 @@ fn whisper_memory(dims: &Dims, options: &LoadOptions) -> MemoryEstimate {
 fn onnx_memory(options: &LoadOptions) -> Result<MemoryEstimate, EngineError> {
     let len = std::fs::metadata(&options.path).map_err(|error| load_error(options, error))?.len();
     Ok(MemoryEstimate { weight_bytes: len, cache_bytes: 0, compute_bytes: len + (64 << 20) })
+}
+
+/// As [`onnx_memory`] of the network, and the buffers of a vocoder, which makes 600 samples of each frame of 25 ms.
+fn kokoro_memory(options: &LoadOptions) -> Result<MemoryEstimate, EngineError> {
+    let network = kokoro::network_of(&options.path).unwrap_or_else(|| options.path.clone());
+    let len = std::fs::metadata(network).map_err(|error| load_error(options, error))?.len();
+    Ok(MemoryEstimate { weight_bytes: len, cache_bytes: 0, compute_bytes: len + (512 << 20) })
 }
 
 fn config(options: &LoadOptions, unit: &'static str, step_budget: usize, max_waiting_cost: usize) -> BatchConfig {
@@ -186,7 +199,19 @@ fn load_whisper(options: &LoadOptions, hardware: &Hardware) -> Result<Engine, En
     Ok(Engine { transcribe: Some(TranscribeModel { thread, info: Arc::new(info) }), memory, ..Engine::default() })
 }
 
-struct Speaker(Voice);
+enum Speaker {
+    Piper(Voice),
+    Kokoro(Kokoro),
+}
+
+impl Speaker {
+    fn speak(&self, text: &SpokenText, is_vain: &dyn Fn() -> bool) -> Result<Vec<f32>, VoiceError> {
+        match self {
+            Self::Piper(voice) => voice.speak(&text.text, text.speaker, text.speed, is_vain),
+            Self::Kokoro(voice) => voice.speak(&text.text, text.speaker, text.speed, is_vain),
+        }
+    }
+}
 
 impl BatchModel for Speaker {
     type Request = SpokenText;
@@ -198,8 +223,8 @@ impl BatchModel for Speaker {
             if is_vain() {
                 return Ok(Vec::new());
             }
-            self.0.speak(&text.text, text.speaker, text.speed, &is_vain).map_err(|error| match error {
-                PiperError::Espeak(_) | PiperError::Speaker { .. } => EngineError::Speak { reason: error.to_string() },
+            self.speak(text, &is_vain).map_err(|error| match error {
+                VoiceError::Espeak(_) | VoiceError::Speaker { .. } => EngineError::Speak { reason: error.to_string() },
                 error => EngineError::Decode { reason: error.to_string() },
             })
         };
@@ -215,9 +240,30 @@ fn load_piper(options: &LoadOptions, hardware: &Hardware) -> Result<Engine, Engi
         language: voice.config().language.code.clone(),
         architecture: "piper".into(),
     };
-    // Sentences are spoken one after the other: a step is one of them, so that calls take turns.
-    let thread = BatchThread::start(config(options, "bytes", 1, MAX_WAITING_BYTES), move |_| Ok(Speaker(voice)))?;
-    let memory = onnx_memory(options)?;
+    speaking(options, Speaker::Piper(voice), info, onnx_memory(options)?)
+}
+
+fn load_kokoro(options: &LoadOptions, hardware: &Hardware) -> Result<Engine, EngineError> {
+    let voice =
+        Kokoro::load(&options.path, n_threads(options, hardware)).map_err(|error| load_error(options, error))?;
+    let info = SpeakInfo {
+        sample_rate: voice.sample_rate(),
+        speakers: voice.styles().iter().map(|style| style.name.clone()).collect(),
+        // Each of its voices has a language.
+        language: String::new(),
+        architecture: "kokoro".into(),
+    };
+    speaking(options, Speaker::Kokoro(voice), info, kokoro_memory(options)?)
+}
+
+/// Sentences are spoken one after the other: a step is one of them, so that calls take turns.
+fn speaking(
+    options: &LoadOptions,
+    speaker: Speaker,
+    info: SpeakInfo,
+    memory: MemoryEstimate,
+) -> Result<Engine, EngineError> {
+    let thread = BatchThread::start(config(options, "bytes", 1, MAX_WAITING_BYTES), move |_| Ok(speaker))?;
     Ok(Engine { speak: Some(SpeakModel { thread, info: Arc::new(info) }), memory, ..Engine::default() })
 }
 

@@ -227,13 +227,13 @@ fn an_alias_says_which_keys_it_does_not_use() {
 fn options_are_those_of_the_backend() {
     let dir = folder(&[
         ("a.yaml", "name: a\nbackend: llama\nparameters: {model: a.gguf}\noptions: ['parallel:2', 'colour:red']\n"),
-        ("b.yaml", "name: b\nbackend: kokoro\nparameters: {model: b.onnx}\noptions: ['speed:2', 'voice:x']\n"),
+        ("b.yaml", "name: b\nbackend: coqui\nparameters: {model: b.onnx}\noptions: ['speed:2', 'voice:x']\n"),
     ]);
     let catalog = open(&dir);
     let told =
         |name: &str| -> Vec<String> { catalog.get(name).unwrap().warnings.iter().map(ToString::to_string).collect() };
     assert_eq!(told("a"), ["line 4: `options: colour:red` is not known and has no effect"]);
-    let expected = "line 4: `options` has no effect yet: it belongs to the backend kokoro, which is not there yet";
+    let expected = "line 4: `options` has no effect yet: it belongs to the backend coqui, which is not there yet";
     assert_eq!(told("b"), [expected]);
 }
 

@@ -16,6 +16,16 @@ pub(crate) fn is_model_folder(folder: &Path) -> bool {
     folder.join("config.json").is_file() && WEIGHTS.iter().any(|name| folder.join(name).is_file())
 }
 
+/// Whether the files are there that Kokoro's voices need: an ONNX network, here or in `onnx`, and `voices` of any kind.
+pub(crate) fn has_voices(folder: &Path) -> bool {
+    let has = |folder: &Path, is_wanted: fn(&Path) -> bool| {
+        std::fs::read_dir(folder).is_ok_and(|entries| entries.flatten().any(|entry| is_wanted(&entry.path())))
+    };
+    let is_network = |path: &Path| path.extension().is_some_and(|ending| ending == "onnx");
+    let are_voices = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("voices"));
+    (has(folder, is_network) || has(&folder.join("onnx"), is_network)) && has(folder, are_voices)
+}
+
 /// Bytes of the weights in a folder.
 pub(crate) fn weight_bytes(folder: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };

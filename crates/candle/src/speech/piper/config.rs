@@ -6,7 +6,8 @@ use std::path::Path;
 use serde::Deserialize;
 use unicode_normalization::UnicodeNormalization;
 
-use super::PiperError;
+use super::super::VoiceError;
+use super::super::phonemes::parts;
 
 /// Starts what is said.
 const START: char = '^';
@@ -98,8 +99,8 @@ impl VoiceConfig {
     ///
     /// # Errors
     /// When it is missing or not valid.
-    pub fn read(path: &Path) -> Result<Self, PiperError> {
-        let wrong = |reason: String| PiperError::Config { path: path.to_owned(), reason };
+    pub fn read(path: &Path) -> Result<Self, VoiceError> {
+        let wrong = |reason: String| VoiceError::Config { path: path.to_owned(), reason };
         let len = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?.len();
         if len > MAX_BYTES {
             return Err(wrong(format!("it has {len} bytes")));
@@ -132,26 +133,9 @@ impl VoiceConfig {
         names
     }
 
-    /// Cuts phonemes into parts of at most `most` ids each, start and end apart: behind a blank, or anywhere where there is
-    /// none.
+    /// Cuts phonemes into parts of at most `most` ids each, start and end apart.
     pub fn parts<'a>(&self, phonemes: &'a str, most: usize) -> Vec<&'a str> {
-        let count = |text: &str| text.chars().map(|phoneme| self.n_ids(phoneme)).sum::<usize>();
-        let mut parts = Vec::new();
-        let (mut from, mut blank, mut n_ids) = (0, None, 0);
-        for (at, phoneme) in phonemes.char_indices() {
-            let added = self.n_ids(phoneme);
-            if n_ids + added > most && at > from {
-                let cut = blank.unwrap_or(at);
-                parts.push(&phonemes[from..cut]);
-                (from, blank, n_ids) = (cut, None, count(&phonemes[cut..at]));
-            }
-            n_ids += added;
-            if phoneme == ' ' {
-                blank = Some(at + 1);
-            }
-        }
-        parts.push(&phonemes[from..]);
-        parts
+        parts(phonemes, most, |phoneme| self.n_ids(phoneme))
     }
 
     /// Ids of a phoneme with its gap; none where the voice does not know it.

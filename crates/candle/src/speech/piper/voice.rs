@@ -7,51 +7,15 @@ use rten::{Model, NodeId, RunOptions, ThreadPool};
 use rten_tensor::prelude::*;
 use rten_tensor::{NdTensor, NdTensorView};
 
-use super::{Espeak, EspeakError, VoiceConfig};
+use super::super::phonemes::Espeak;
+use super::super::{VoiceError, network};
+use super::VoiceConfig;
 
 /// Ids that are spoken at once, at the usual speed or faster: about a minute of speech. Memory grows with the length of
 /// the sound, so slow speech has fewer.
 const MAX_IDS: usize = 4096;
 /// Fewest ids that are spoken at once, however slowly.
 const MIN_IDS: usize = 64;
-
-/// Why a voice cannot be loaded or does not speak.
-#[derive(Debug, thiserror::Error)]
-pub enum PiperError {
-    /// The file beside the voice.
-    #[error("{path}, the settings of the voice, cannot be used: {reason}", path = path.display())]
-    Config {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The network.
-    #[error("{path} is no Piper voice: {reason}", path = path.display())]
-    Network {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// No phonemes.
-    #[error(transparent)]
-    Espeak(#[from] EspeakError),
-    /// No such speaker.
-    #[error("this voice has {n_speakers} speakers, there is no number {speaker}")]
-    Speaker {
-        /// What was asked for.
-        speaker: usize,
-        /// What there is.
-        n_speakers: usize,
-    },
-    /// The network failed.
-    #[error("the voice failed: {reason}")]
-    Run {
-        /// What it said.
-        reason: String,
-    },
-}
 
 /// A loaded voice.
 pub struct Voice {
@@ -70,10 +34,10 @@ impl Voice {
     ///
     /// # Errors
     /// When a file is missing or not valid.
-    pub fn load(path: &Path, n_threads: usize) -> Result<Self, PiperError> {
+    pub fn load(path: &Path, n_threads: usize) -> Result<Self, VoiceError> {
         let config = VoiceConfig::read(&config_path(path))?;
-        let wrong = |reason: String| PiperError::Network { path: path.to_owned(), reason };
-        let model = Model::load_file(path).map_err(|error| wrong(error.to_string()))?;
+        let wrong = |reason: String| VoiceError::Network { family: "Piper", path: path.to_owned(), reason };
+        let model = network::load(path).map_err(&wrong)?;
         let node = |name: &str| model.node_id(name).map_err(|_| wrong(format!("it has no input {name}")));
         let (input, input_lengths, scales) = (node("input")?, node("input_lengths")?, node("scales")?);
         let speaker = model.find_node("sid");
@@ -98,7 +62,7 @@ impl Voice {
         speaker: Option<usize>,
         speed: f32,
         cancelled: &dyn Fn() -> bool,
-    ) -> Result<Vec<f32>, PiperError> {
+    ) -> Result<Vec<f32>, VoiceError> {
         let phonemes = match &*self.config.phoneme_type {
             "text" => sentence.to_lowercase(),
             _ => Espeak::find()?.phonemes(sentence, &self.config.espeak.voice)?,
@@ -115,10 +79,10 @@ impl Voice {
     }
 
     /// The sound of phoneme ids, as loud as the network speaks.
-    fn sound(&self, ids: &[i32], speaker: usize, speed: f32) -> Result<Vec<f32>, PiperError> {
+    fn sound(&self, ids: &[i32], speaker: usize, speed: f32) -> Result<Vec<f32>, VoiceError> {
         let n_speakers = self.config.num_speakers.max(1);
         if speaker >= n_speakers {
-            return Err(PiperError::Speaker { speaker, n_speakers });
+            return Err(VoiceError::Speaker { speaker, n_speakers });
         }
         let inference = &self.config.inference;
         let scales = [inference.noise_scale, inference.length_scale / speed, inference.noise_w];
@@ -130,7 +94,7 @@ impl Voice {
         if let Some(node) = self.speaker {
             inputs.push((node, NdTensor::from_data([1], vec![speaker as i32]).into()));
         }
-        let failed = |reason: String| PiperError::Run { reason };
+        let failed = |reason: String| VoiceError::Run { reason };
         let options = RunOptions::default().with_thread_pool(Some(Arc::clone(&self.threads)));
         let outputs = self.model.run(inputs, &[self.output], Some(options));
         let output = outputs.map_err(|error| failed(error.to_string()))?.swap_remove(0);

@@ -1,4 +1,5 @@
-//! Phonemes from espeak-ng, run as a program.
+//! Phonemes from espeak-ng, run as a program: it is licensed under the GPL, so it is never linked in. It is looked for
+//! when it is needed.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -11,6 +12,9 @@ const CLAUSE_ENDS: &str = ".,;:!?";
 /// Words whose full stop ends nothing.
 const ABBREVIATIONS: [&str; 16] =
     ["mr", "mrs", "ms", "dr", "prof", "st", "sr", "jr", "vs", "etc", "no", "fig", "inc", "ltd", "gen", "rev"];
+
+/// Stands between the letters of one sound in [`Espeak::tied_phonemes`].
+pub const TIE: char = '^';
 
 /// Why there are no phonemes.
 #[derive(Debug, thiserror::Error)]
@@ -63,12 +67,24 @@ impl Espeak {
     /// # Errors
     /// When the program cannot be run or does not know the voice.
     pub fn phonemes(&self, sentence: &str, voice: &str) -> Result<String, EspeakError> {
+        self.of_clauses(sentence, voice, &["--ipa"])
+    }
+
+    /// As [`Espeak::phonemes`], with [`TIE`] between the letters that are one sound, such as the two of a diphthong.
+    ///
+    /// # Errors
+    /// As [`Espeak::phonemes`].
+    pub fn tied_phonemes(&self, sentence: &str, voice: &str) -> Result<String, EspeakError> {
+        self.of_clauses(sentence, voice, &["--ipa", "--tie=^"])
+    }
+
+    fn of_clauses(&self, sentence: &str, voice: &str, form: &[&str]) -> Result<String, EspeakError> {
         let clauses = clauses(sentence);
         let lines: Vec<&str> = clauses.iter().map(|clause| &*clause.text).collect();
-        let mut spoken = self.run(&lines.join("\n"), voice)?;
+        let mut spoken = self.run(&lines.join("\n"), voice, form)?;
         if spoken.len() != lines.len() {
             // espeak-ng cut a clause of its own accord: ask for each alone.
-            let alone = |line: &&str| Ok(self.run(line, voice)?.join(" "));
+            let alone = |line: &&str| Ok(self.run(line, voice, form)?.join(" "));
             spoken = lines.iter().map(alone).collect::<Result<_, EspeakError>>()?;
         }
         let mut phonemes = String::new();
@@ -86,14 +102,14 @@ impl Espeak {
     }
 
     /// One line of phonemes for each clause of `text`.
-    fn run(&self, text: &str, voice: &str) -> Result<Vec<String>, EspeakError> {
+    fn run(&self, text: &str, voice: &str, form: &[&str]) -> Result<Vec<String>, EspeakError> {
         let failed = |error: std::io::Error| EspeakError::Failed { reason: error.to_string() };
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_+".contains(c);
         if voice.starts_with('-') || !voice.chars().all(is_plain) {
             return Err(EspeakError::Voice { voice: voice.into(), reason: "the name is not valid".into() });
         }
         let mut command = Command::new(&self.program);
-        command.args(["-q", "--ipa", "-b", "1", "-v", voice]);
+        command.arg("-q").args(form).args(["-b", "1", "-v", voice]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
         let mut input = child.stdin.take().expect("the child's input was asked for");
@@ -111,7 +127,7 @@ impl Espeak {
     }
 }
 
-/// Removes `(en)` and the like, by which espeak-ng marks a change of language.
+/// Removes `(en)`, also tied as `(^e^n)`, and the like, by which espeak-ng marks a change of language.
 fn without_marks(line: &str) -> String {
     let mut kept = String::new();
     let mut depth = 0_usize;
@@ -124,6 +140,28 @@ fn without_marks(line: &str) -> String {
         }
     }
     kept
+}
+
+/// Cuts phonemes into parts of at most `most` ids each, of which `n_ids` tells how many a phoneme has: behind a blank, or
+/// anywhere where there is none.
+pub fn parts(phonemes: &str, most: usize, n_ids: impl Fn(char) -> usize) -> Vec<&str> {
+    let count = |text: &str| text.chars().map(&n_ids).sum::<usize>();
+    let mut parts = Vec::new();
+    let (mut from, mut blank, mut n_before) = (0, None, 0);
+    for (at, phoneme) in phonemes.char_indices() {
+        let added = n_ids(phoneme);
+        if n_before + added > most && at > from {
+            let cut = blank.unwrap_or(at);
+            parts.push(&phonemes[from..cut]);
+            (from, blank, n_before) = (cut, None, count(&phonemes[cut..at]));
+        }
+        n_before += added;
+        if phoneme == ' ' {
+            blank = Some(at + 1);
+        }
+    }
+    parts.push(&phonemes[from..]);
+    parts
 }
 
 #[derive(Debug, PartialEq)]
