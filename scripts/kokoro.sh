@@ -17,7 +17,9 @@ done
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-(cd "$work" && npm pack --silent kokoro-js@1.2.1 >/dev/null && tar xzf kokoro-js-1.2.1.tgz)
+(cd "$work" && npm pack --silent --fetch-retries=1 --fetch-timeout=60000 kokoro-js@1.2.1 >/dev/null) ||
+    die "npm cannot fetch Kokoro's voices here."
+tar xzf "$work/kokoro-js-1.2.1.tgz" -C "$work"
 python3 - "$work" "$name" <<'PYTHON'
 import os
 import sys

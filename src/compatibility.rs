@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use ingle::catalog::{ENCODER_OPTIONS, HEARING_OPTIONS, LLAMA_OPTIONS, MODEL_KEYS, Standing};
+use ingle::catalog::{ENCODER_OPTIONS, HEARING_OPTIONS, KOKORO_OPTIONS, LLAMA_OPTIONS, MODEL_KEYS, Standing};
 
 use crate::cli::localai::{AGENTS, BACKENDS, FLAGS, ONE_MACHINE, REALTIME, VARIABLES};
 use Standing::{NoEffect, Planned, Refused, Works};
@@ -176,7 +176,7 @@ pub(crate) fn page() -> String {
          is not there yet: endpoints answer 501, keys are named in the log. *Refused* is an error that says what to do \
          instead.\n\n",
     );
-    let tables: [(&str, &[&str], Vec<Row>); 7] = [
+    let tables: [(&str, &[&str], Vec<Row>); 8] = [
         ("Endpoints", &["Priority", "Endpoint"], endpoints()),
         ("Flags and variables of `run`", &["Flag", "Variables"], flags()),
         ("Variables without a flag", &["Variable"], variables()),
@@ -184,6 +184,7 @@ pub(crate) fn page() -> String {
         ("`options:` of llama-cpp", &["Option"], keys(LLAMA_OPTIONS)),
         ("`options:` of transformers and rerankers", &["Option"], keys(ENCODER_OPTIONS)),
         ("`options:` of whisper and faster-whisper", &["Option"], keys(HEARING_OPTIONS)),
+        ("`options:` of kokoro", &["Option"], keys(KOKORO_OPTIONS)),
     ];
     out.push_str("| | works | without effect | planned | refused |\n|---|---:|---:|---:|---:|\n");
     for (title, _, rows) in &tables {

@@ -49,7 +49,7 @@ pub use gallery::{FileSource, Gallery, GalleryEntry, GalleryFile, PipMember, Sou
 pub use install::{ConfigOutcome, Installed, InstalledFile, Installer};
 #[cfg(feature = "download")]
 pub use jobs::{ApplyFile, ApplyRequest, GallerySource, JobBoard, JobStatus, Offer, Phase};
-pub use keys::{ENCODER_OPTIONS, HEARING_OPTIONS, KeyWarning, LLAMA_OPTIONS, MODEL_KEYS, Standing};
+pub use keys::{ENCODER_OPTIONS, HEARING_OPTIONS, KOKORO_OPTIONS, KeyWarning, LLAMA_OPTIONS, MODEL_KEYS, Standing};
 pub use model_yaml::{
     DownloadYaml, Flag, FunctionGrammarYaml, FunctionYaml, LimitsYaml, ModelYaml, ParametersYaml, Real, ReasoningYaml,
     ReplacementYaml, TagPairYaml, TemplateYaml, Text, Whole,

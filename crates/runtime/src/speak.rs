@@ -77,12 +77,8 @@ impl Runtime {
         let lease = self.lease(call.model.as_deref(), Usecase::Tts).await?;
         let info = &lease.speak()?.info;
         let asked = call.voice.filter(|voice| !voice.trim().is_empty());
-        let speaker = match &asked {
-            Some(voice) => speaker(info, voice, lease.model())?,
-            None => {
-                lease.config().speech.voice.as_deref().map_or(Ok(None), |voice| speaker(info, voice, lease.model()))?
-            }
-        };
+        let usual = lease.config().speech.voice.as_deref();
+        let speaker = speaker(info, asked.as_deref(), usual, lease.model())?;
         let sample_rate = info.sample_rate;
         let sentences = sentences.into_iter().map(|text| SpokenText { text, speaker, speed }).collect();
         let mut speech =
@@ -92,19 +88,30 @@ impl Runtime {
     }
 }
 
-/// The number of a speaker, where the voice has several.
-fn speaker(info: &SpeakInfo, voice: &str, model: &str) -> Result<Option<usize>, RuntimeError> {
-    let wanted = voice.trim();
-    let number = wanted.parse().ok().filter(|&number: &usize| number < info.speakers.len());
-    let by_name = info.speakers.iter().position(|name| name.eq_ignore_ascii_case(wanted));
-    // Kokoro's `af_alloy` answers to OpenAI's `alloy`.
-    let is_usual_name = |name: &String| name.split_once('_').is_some_and(|(_, bare)| bare.eq_ignore_ascii_case(wanted));
-    let by_usual_name = || info.speakers.iter().position(is_usual_name);
-    if let Some(found) = by_name.or(number).or_else(by_usual_name) {
+/// The number of a speaker, where the voice has several; none is the engine's own choice. OpenAI's names, of which clients
+/// must send one, mean the voice of the configuration (`usual`), or else Kokoro's namesake: `alloy` is `af_alloy`.
+fn speaker(
+    info: &SpeakInfo,
+    asked: Option<&str>,
+    usual: Option<&str>,
+    model: &str,
+) -> Result<Option<usize>, RuntimeError> {
+    let Some(wanted) = asked.or(usual).map(str::trim) else { return Ok(None) };
+    let is_name = |name: &String| name.eq_ignore_ascii_case(wanted);
+    let is_bare_name = |name: &String| name.split_once('_').is_some_and(|(_, bare)| bare.eq_ignore_ascii_case(wanted));
+    let number = || wanted.parse().ok().filter(|&number: &usize| number < info.speakers.len());
+    if let Some(found) = info.speakers.iter().position(is_name).or_else(number) {
         return Ok(Some(found));
     }
-    let is_usual = USUAL_VOICES.iter().any(|usual| usual.eq_ignore_ascii_case(wanted)) || wanted == "verse";
-    if is_usual || wanted == model {
+    let means_any =
+        USUAL_VOICES.iter().any(|name| name.eq_ignore_ascii_case(wanted)) || wanted == "verse" || wanted == model;
+    if means_any && asked.is_some() && usual.is_some() {
+        return speaker(info, None, usual, model);
+    }
+    if let Some(found) = info.speakers.iter().position(is_bare_name) {
+        return Ok(Some(found));
+    }
+    if means_any {
         return Ok(None);
     }
     let permitted = match &info.speakers[..] {
@@ -162,14 +169,19 @@ mod tests {
     fn speakers_are_found_by_name_number_and_openai_s_name() {
         let speakers = ["af_alloy", "af_heart", "am_onyx", "bf_alice"].map(str::to_owned).to_vec();
         let info = SpeakInfo { sample_rate: 24_000, speakers, language: String::new(), architecture: "kokoro".into() };
-        let found = |voice| speaker(&info, voice, "model");
+        let found = |voice| speaker(&info, Some(voice), None, "model");
         assert_eq!(found("bf_alice").unwrap(), Some(3));
         assert_eq!(found("Onyx").unwrap(), Some(2));
         assert_eq!(found("1").unwrap(), Some(1));
         // OpenAI's voices that this model has no namesake of, and the model's own name: whoever speaks usually.
         assert_eq!(["nova", "model"].map(|voice| found(voice).unwrap()), [None; 2]);
+        // They mean the configured voice, where there is one; other names mean themselves.
+        let configured = |voice| speaker(&info, voice, Some("bf_alice"), "model").unwrap();
+        assert_eq!([None, Some("alloy"), Some("nova"), Some("model")].map(configured), [Some(3); 4]);
+        assert_eq!([Some("af_alloy"), Some("heart")].map(configured), [Some(0), Some(1)]);
+        assert!(speaker(&info, None, Some("nobody"), "model").is_err());
         assert!(found("4").is_err() && found("nobody").is_err());
         let single = SpeakInfo { speakers: Vec::new(), ..info };
-        assert_eq!(speaker(&single, "alloy", "model").unwrap(), None);
+        assert_eq!(speaker(&single, Some("alloy"), None, "model").unwrap(), None);
     }
 }

@@ -46,12 +46,14 @@ fn kind(path: &Path) -> Kind {
     let is_onnx = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx"));
     let mut settings = path.as_os_str().to_owned();
     settings.push(".json");
+    let is_vad = || path.file_name().is_some_and(|name| name.to_string_lossy().contains("vad"));
     match is_onnx {
         true if PathBuf::from(settings).is_file() => Kind::Piper,
-        _ if kokoro::is_kokoro(path) => Kind::Kokoro,
+        // The detector is known by its name.
+        true if is_vad() => Kind::Vad,
+        _ if kokoro::is_kokoro(path) && !ModelFiles::are_in(path) => Kind::Kokoro,
         false => Kind::Whisper,
-        // A voice without its settings is told so by its loader; the detector is known by its name.
-        true if path.file_name().is_some_and(|name| name.to_string_lossy().contains("vad")) => Kind::Vad,
+        // A voice without its settings is told so by its loader.
         true => Kind::Piper,
     }
 }

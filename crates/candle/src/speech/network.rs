@@ -1,19 +1,21 @@
 //! ONNX networks for rten.
 //!
-//! Three operators are rewritten while a file is read. onnxruntime's `FusedMatMul`, a product whose factors may be transposed, is
-//! not known to rten: it becomes a `MatMul` behind an `Einsum` for each factor that is, since that turns the last two
-//! dimensions of any number of them. `ConvInteger` (rten 0.27) fills its margins with another number than the zero point,
-//! which spoils both ends of a sound: it gets a `Pad` in front of it. `Atan` is what exporters make of PyTorch's `atan2`, whose
-//! result for two zeros is 0 and not 0 divided by 0: it is followed by a choice. Only the bytes of such nodes change, by the field
+//! Three operators are rewritten while a file is read. onnxruntime's `FusedMatMul`, a product whose factors may be
+//! transposed, is not known to rten: it becomes a `MatMul` behind an `Einsum` for each factor that is, since that turns the
+//! last two dimensions of any number of them. `ConvInteger` (rten 0.27) fills its margins with another number than the zero point,
+//! which spoils both ends of a sound: it gets a `Pad` in front of it. `Atan` of a
+//! quotient is what exporters make of PyTorch's `atan2`, whose result for two zeros is 0 and not 0 divided by 0: it is
+//! followed by a choice. Only the bytes of such nodes change, by the field
 //! numbers of `onnx.proto`.
 
 mod wire;
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use rten::Model;
 
-use wire::{Field, fields, put, put_integer};
+use wire::{Field, Fields, fields, put, put_integer};
 
 /// Field numbers of `onnx.proto`.
 mod field {
@@ -72,31 +74,37 @@ const CUT_OFF: &str = "one of its nodes is cut off";
 /// Why rten cannot run it.
 pub(super) fn load(path: &Path) -> Result<Model, String> {
     let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
-    let bytes = rewritten(bytes)?;
-    Model::load(bytes).map_err(|error| error.to_string())
+    let model = match rewritten(&bytes)? {
+        Some(bytes) => Model::load(bytes),
+        // Read anew, since weights may lie in files beside it.
+        None => Model::load_file(path),
+    };
+    model.map_err(|error| error.to_string())
 }
 
-/// The same network, as rten can run it.
-fn rewritten(bytes: Vec<u8>) -> Result<Vec<u8>, String> {
+/// The same network, as rten can run it; none where it can as it is.
+fn rewritten(bytes: &[u8]) -> Result<Option<Vec<u8>>, String> {
     let has = |name: &[u8]| bytes.windows(name.len()).any(|window| window == name);
     if !has(b"FusedMatMul") && !has(b"ConvInteger") && !has(b"Atan") {
-        return Ok(bytes);
+        return Ok(None);
     }
-    // What is no network at all is told by rten.
-    let Some(fields) = fields(&bytes) else { return Ok(bytes) };
     let mut model = Vec::with_capacity(bytes.len() + (64 << 10));
-    for field in fields {
+    for field in Fields(bytes) {
+        // What is no network at all is told by rten.
+        let Some(field) = field else { return Ok(None) };
         match field.number {
             field::GRAPH => put(&mut model, field::GRAPH, &graph(field.content)?),
             _ => model.extend_from_slice(field.whole),
         }
     }
-    Ok(model)
+    Ok(Some(model))
 }
 
 fn graph(bytes: &[u8]) -> Result<Vec<u8>, String> {
     let mut graph = Vec::with_capacity(bytes.len() + (64 << 10));
-    for field in fields(bytes).ok_or("its graph is cut off")? {
+    let mut quotients = HashSet::new();
+    for field in Fields(bytes) {
+        let field = field.ok_or("its graph is cut off")?;
         if field.number != field::NODE {
             graph.extend_from_slice(field.whole);
             continue;
@@ -104,9 +112,12 @@ fn graph(bytes: &[u8]) -> Result<Vec<u8>, String> {
         let node = Node::read(field.content)?;
         match node.operator {
             b"FusedMatMul" => put_product(&mut graph, &node)?,
-            b"Atan" => put_angle(&mut graph, &node),
+            b"Atan" if node.inputs.iter().any(|input| quotients.contains(input)) => put_angle(&mut graph, &node),
             b"ConvInteger" if node.has_margins()? => put_convolution(&mut graph, &node)?,
             _ => graph.extend_from_slice(field.whole),
+        }
+        if node.operator == b"Div" {
+            quotients.insert(node.output);
         }
     }
     Ok(graph)
@@ -172,7 +183,8 @@ fn put_product(graph: &mut Vec<u8>, node: &Node<'_>) -> Result<(), String> {
         match attribute_of(attribute).ok_or(CUT_OFF)? {
             (b"transA", value) if value != 0.0 => is_transposed[0] = true,
             (b"transB", value) if value != 0.0 => is_transposed[1] = true,
-            (b"alpha", 1.0) | (_, 0.0) => {}
+            (b"alpha", 1.0) => {}
+            (name, 0.0) if name != b"alpha" => {}
             (name, value) => {
                 let name = String::from_utf8_lossy(name);
                 return Err(format!("its operator FusedMatMul has {name}={value}, which is not computed here"));

@@ -49,7 +49,7 @@ fn the_table_and_the_types_agree() {
 
 #[test]
 fn keys_are_listed_once() {
-    for table in [MODEL_KEYS, LLAMA_OPTIONS, ENCODER_OPTIONS, HEARING_OPTIONS] {
+    for table in [MODEL_KEYS, LLAMA_OPTIONS, ENCODER_OPTIONS, HEARING_OPTIONS, KOKORO_OPTIONS] {
         for (idx, (key, _)) in table.iter().enumerate() {
             assert!(table[..idx].iter().all(|(other, _)| other != key), "{key}");
         }

@@ -22,14 +22,20 @@ pub(crate) fn has_voices(folder: &Path) -> bool {
         std::fs::read_dir(folder).is_ok_and(|entries| entries.flatten().any(|entry| is_wanted(&entry.path())))
     };
     let is_network = |path: &Path| path.extension().is_some_and(|ending| ending == "onnx");
-    let are_voices = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("voices"));
-    (has(folder, is_network) || has(&folder.join("onnx"), is_network)) && has(folder, are_voices)
+    let are_voices = |path: &Path| {
+        let is_table = path.extension().is_some_and(|ending| ending == "bin" || ending == "npz");
+        is_table && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("voices"))
+    };
+    let is_voice = |path: &Path| path.extension().is_some_and(|ending| ending == "bin");
+    (has(folder, is_network) || has(&folder.join("onnx"), is_network))
+        && (has(folder, are_voices) || has(&folder.join("voices"), is_voice))
 }
 
-/// Bytes of the weights in a folder.
+/// Bytes of the weights in a folder, and in its `onnx`.
 pub(crate) fn weight_bytes(folder: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
-    let weights = entries.flatten().filter(|entry| {
+    let entries =
+        [folder.to_owned(), folder.join("onnx")].into_iter().flat_map(|folder| std::fs::read_dir(folder).ok());
+    let weights = entries.flatten().flatten().filter(|entry| {
         entry.path().extension().is_some_and(|ending| ending == "safetensors" || ending == "bin" || ending == "onnx")
     });
     weights.filter_map(|entry| std::fs::metadata(entry.path()).ok()).map(|metadata| metadata.len()).sum()

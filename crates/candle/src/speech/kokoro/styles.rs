@@ -10,8 +10,8 @@ use super::symbols::Language;
 
 /// Numbers of a style.
 pub(super) const STYLE_LEN: usize = 256;
-/// Most styles of a voice: what is said is never longer in symbols.
-const MAX_STYLES: usize = 510;
+/// Most styles of a voice that is taken for one. The networks take 510 symbols; some packs have a style or two more.
+const MAX_STYLES: usize = 1024;
 
 /// A voice.
 #[derive(Debug, Clone)]
@@ -32,7 +32,8 @@ impl Style {
     }
 }
 
-/// Whether the network at `path` has voices of Kokoro's beside it, or a name that says what it should be.
+/// Whether the network at `path`, a file or in a folder, has voices of Kokoro's beside it, or a name that says what it
+/// should be: then the loader says what is missing.
 pub(in super::super) fn is_kokoro(path: &Path) -> bool {
     let named = path.file_name().is_some_and(|name| name.to_string_lossy().to_lowercase().contains("kokoro"));
     network_of(path).is_some_and(|network| named || place_of(&network).is_some())
@@ -47,13 +48,16 @@ pub(in super::super) fn network_of(path: &Path) -> Option<PathBuf> {
     // Of several the exact one.
     let mut networks: Vec<PathBuf> = networks;
     networks.sort_by_key(|file| (file.file_stem().is_none_or(|stem| stem != "model"), file.clone()));
-    networks.into_iter().find(|network| place_of(network).is_some())
+    let with_voices = networks.iter().position(|network| place_of(network).is_some());
+    (!networks.is_empty()).then(|| networks.swap_remove(with_voices.unwrap_or(0)))
 }
 
-/// The folder or file with the voices of a network: beside it, or beside its folder.
+/// The folder or file with the voices of a network: beside it, or beside a folder `onnx` that it is in.
 fn place_of(network: &Path) -> Option<PathBuf> {
-    let folders = network.ancestors().skip(1).take(2);
-    folders.into_iter().find_map(|folder| {
+    let folder = network.parent()?;
+    let around = folder.parent().filter(|_| folder.file_name().is_some_and(|name| name == "onnx"));
+    let folders = [Some(folder), around].into_iter().flatten();
+    folders.into_iter().find_map(|folder: &Path| {
         let voices = folder.join("voices");
         let archive = || {
             let named =
@@ -91,8 +95,13 @@ pub(super) fn read(network: &Path) -> Result<Vec<Style>, VoiceError> {
     let mut silent = Vec::new();
     for (name, rows) in tables.map_err(wrong)? {
         let n_styles = rows.len() / STYLE_LEN;
-        if rows.len() % STYLE_LEN != 0 || n_styles == 0 || rows.iter().any(|value| !value.is_finite()) {
-            let reason = format!("the voice {name} has {} numbers and not some styles of {STYLE_LEN}", rows.len());
+        let reason = if rows.len() % STYLE_LEN != 0 || n_styles == 0 {
+            Some(format!("the voice {name} has {} numbers and not some styles of {STYLE_LEN}", rows.len()))
+        } else {
+            let is_broken = rows.iter().any(|value| !value.is_finite());
+            is_broken.then(|| format!("a number of the voice {name} is not finite"))
+        };
+        if let Some(reason) = reason {
             return Err(VoiceError::Config { path: place, reason });
         }
         match Language::of_voice(&name) {

@@ -14,9 +14,11 @@ use super::symbols;
 
 /// Samples in a second.
 const SAMPLE_RATE: u32 = 24_000;
-/// Symbols that are spoken at once, of the 510 that the networks can take: nothing ends a run, and this much takes about
-/// as long to compute as a listener waits for.
+/// Symbols that are spoken at once at the usual speed or faster, of the 510 that the networks can take: nothing ends a run,
+/// and this much takes a few seconds. Slow speech, which is longer, has fewer.
 const MAX_SYMBOLS: usize = 200;
+/// Fewest symbols that are spoken at once, however slowly.
+const MIN_SYMBOLS: usize = 50;
 /// Stands at both ends of what is said.
 const PAD: i32 = 0;
 /// What is fainter than this at both ends is cut off, but for [`MARGIN`].
@@ -102,15 +104,16 @@ impl Kokoro {
     ) -> Result<Vec<f32>, VoiceError> {
         let style = self.style(speaker)?;
         let said = self.symbols(sentence, speaker)?;
+        let most = ((MAX_SYMBOLS as f32 * speed.min(1.0)) as usize).max(MIN_SYMBOLS);
         let mut sound = Vec::new();
-        for part in parts(&said, MAX_SYMBOLS, |symbol| usize::from(symbols::id(symbol).is_some())) {
+        for part in parts(&said, most, |symbol| usize::from(symbols::id(symbol).is_some())) {
             let ids: Vec<i32> = part.trim().chars().filter_map(symbols::id).collect();
             if cancelled() || !part.chars().any(char::is_alphabetic) || ids.is_empty() {
                 continue;
             }
-            sound.extend(self.sound(&ids, style.row(ids.len()), speed)?);
+            sound.extend(trimmed(self.sound(&ids, style.row(ids.len()), speed)?));
         }
-        Ok(trimmed(sound))
+        Ok(sound)
     }
 
     fn sound(&self, ids: &[i32], style: &[f32], speed: f32) -> Result<Vec<f32>, VoiceError> {

@@ -41,8 +41,12 @@ fn product(attributes: &[Vec<u8>]) -> Vec<u8> {
 
 /// A network of a node with these inputs and the output `c`.
 fn model(node: &[u8], inputs: &[&str]) -> Vec<u8> {
+    model_of(&[node.to_vec()], inputs)
+}
+
+fn model_of(nodes: &[Vec<u8>], inputs: &[&str]) -> Vec<u8> {
     let mut graph = Vec::new();
-    put(&mut graph, field::NODE, node);
+    nodes.iter().for_each(|node| put(&mut graph, field::NODE, node));
     put(&mut graph, 2, b"graph");
     inputs.iter().for_each(|name| put(&mut graph, 11, &value_info(name)));
     put(&mut graph, 12, &value_info("c"));
@@ -127,9 +131,13 @@ fn margins_are_the_zero_point() {
 
 #[test]
 fn no_direction_has_the_angle_zero() {
-    let network = load_bytes(&model(&new_node(b"Atan", &[b"x"], b"c", None), &["x"])).unwrap();
-    let x = NdTensor::from_data([4], vec![f32::NAN, 1.0, -f32::INFINITY, 0.0]);
-    let given = vec![(network.node_id("x").unwrap(), x.into())];
+    let nodes = [new_node(b"Div", &[b"y", b"x"], b"q", None), new_node(b"Atan", &[b"q"], b"c", None)];
+    let network = load_bytes(&model_of(&nodes, &["y", "x"])).unwrap();
+    let numbers = |values: [f32; 4]| NdTensor::from_data([4], values.to_vec());
+    let given = vec![
+        (network.node_id("y").unwrap(), numbers([0.0, 2.0, -1.0, 0.0]).into()),
+        (network.node_id("x").unwrap(), numbers([0.0, 2.0, 0.0, -3.0]).into()),
+    ];
     let output = network.run(given, &[network.node_id("c").unwrap()], None).unwrap().swap_remove(0);
     let found: Tensor<f32> = output.try_into().unwrap();
     let wanted = [0.0, std::f32::consts::FRAC_PI_4, -std::f32::consts::FRAC_PI_2, 0.0];
@@ -138,7 +146,7 @@ fn no_direction_has_the_angle_zero() {
 
 #[test]
 fn what_cannot_be_computed_or_read_is_told() {
-    for attribute in [alpha(0.5), attribute("transBatchA", 1)] {
+    for attribute in [alpha(0.5), alpha(0.0), attribute("transBatchA", 1)] {
         let error = load_bytes(&product(&[attribute])).err().unwrap();
         assert!(error.contains("FusedMatMul has "), "{error}");
     }

@@ -11,34 +11,51 @@ pub(super) struct Field<'a> {
     pub(super) whole: &'a [u8],
 }
 
-/// The fields of a message in order; none where it is cut off.
-pub(super) fn fields(message: &[u8]) -> Option<Vec<Field<'_>>> {
-    let mut fields = Vec::new();
-    let mut rest = message;
-    while !rest.is_empty() {
-        let start = rest;
-        let key = number(&mut rest)?;
-        let mut value = 0;
-        let content = match key & 7 {
-            0 => {
-                value = number(&mut rest)?;
-                &[]
-            }
-            1 => rest.split_off(..8)?,
-            2 => {
-                let len = usize::try_from(number(&mut rest)?).ok()?;
-                rest.split_off(..len)?
-            }
-            5 => rest.split_off(..4)?,
-            _ => return None,
-        };
-        fields.push(Field { number: key >> 3, value, content, whole: &start[..start.len() - rest.len()] });
+/// The fields of a message in order; ends with none where it is cut off.
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Option<Field<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let field = take(&mut self.0);
+        if field.is_none() {
+            self.0 = &[];
+        }
+        Some(field)
     }
-    Some(fields)
+}
+
+/// All fields of a short message; none where it is cut off.
+pub(super) fn fields(message: &[u8]) -> Option<Vec<Field<'_>>> {
+    Fields(message).collect()
+}
+
+fn take<'a>(rest: &mut &'a [u8]) -> Option<Field<'a>> {
+    let start = *rest;
+    let key = number(rest)?;
+    let mut value = 0;
+    let content = match key & 7 {
+        0 => {
+            value = number(rest)?;
+            &[]
+        }
+        1 => rest.split_off(..8)?,
+        2 => {
+            let len = usize::try_from(number(rest)?).ok()?;
+            rest.split_off(..len)?
+        }
+        5 => rest.split_off(..4)?,
+        _ => return None,
+    };
+    Some(Field { number: key >> 3, value, content, whole: &start[..start.len() - rest.len()] })
 }
 
 /// Takes an integer of variable length.
-pub(super) fn number(rest: &mut &[u8]) -> Option<u64> {
+fn number(rest: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
         let byte = *rest.split_off_first()?;

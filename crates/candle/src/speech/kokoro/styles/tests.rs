@@ -24,6 +24,9 @@ fn voices_lie_beside_the_network_or_its_folder() {
             write(folder.path(), &format!("voices/{name}.bin"), &table(3, value));
         }
         assert!(is_kokoro(&path) && is_kokoro(folder.path()));
+        // Voices are not for networks in other folders below.
+        write(folder.path(), "other/model.onnx", b"x");
+        assert!(!is_kokoro(&folder.path().join("other/model.onnx")));
         let styles = read(&network_of(folder.path()).unwrap()).unwrap();
         let names: Vec<&str> = styles.iter().map(|style| &*style.name).collect();
         assert_eq!(names, ["af_a", "bm_b"]);
@@ -45,7 +48,7 @@ fn voices_may_lie_in_an_archive() {
     candle_core::Tensor::write_npz(&[("ef_dora", tensor(4)), ("am_adam", tensor(2))], &archive).unwrap();
     let styles = read(&path).unwrap();
     assert_eq!(styles.iter().map(|style| &*style.name).collect::<Vec<_>>(), ["am_adam", "ef_dora"]);
-    for (name, rows) in [("af_long", 511), ("jf_alpha", 3)] {
+    for (name, rows) in [("af_long", 1025), ("jf_alpha", 3)] {
         candle_core::Tensor::write_npz(&[(name, tensor(rows))], &archive).unwrap();
         assert!(read(&path).is_err(), "{name}");
     }
@@ -54,7 +57,7 @@ fn voices_may_lie_in_an_archive() {
 #[test]
 fn tables_that_are_none_are_refused() {
     let nan = [table(1, 0.0), f32::NAN.to_le_bytes().repeat(STYLE_LEN)].concat();
-    for bytes in [&b""[..], &table(1, 0.0)[4..], &table(511, 0.0), &nan, b"abc"] {
+    for bytes in [&b""[..], &table(1, 0.0)[4..], &table(1025, 0.0), &nan, b"abc"] {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), "model.onnx", b"x");
         write(folder.path(), "voices/af_a.bin", bytes);

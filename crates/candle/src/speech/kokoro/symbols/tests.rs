@@ -12,6 +12,7 @@ fn phonemes_become_misaki_s_symbols() {
     check(American, "wˈɔːɾɚ, t^ʃˈɜːt^ʃ; d^ʒˈʌd^ʒ?", "wˈɔTəɹ, ʧˈɜɹʧ; ʤˈʌʤ?");
     check(American, "fˈoːɹ bˈɔ^ɪz ɐɡˈɛn", "fˈɔɹ bˈYz əɡˈɛn");
     check(American, "bˈʌʔn̩ lˈɪɾə^l", "bˈʌtᵊn lˈɪTᵊl");
+    check(American, "pˈʲo^ʊ", "pˈjO");
     check(British, "həlˈə^ʊ wˈɜːld", "həlˈQ wˈɜːld");
     check(British, "ðe^ə wˈɔːtə", "ðɛː wˈɔːtə");
     check(Spanish, "t^ʃˈiko βo^ɪlˈed", "ʧˈiko βoɪlˈed");

@@ -82,6 +82,13 @@ pub trait Weights {
 }
 
 impl ModelFiles {
+    /// Whether a folder has files that [`ModelFiles::open`] would open.
+    pub fn are_in(folder: &Path) -> bool {
+        ["model.bin", "model.safetensors", "model.safetensors.index.json"]
+            .iter()
+            .any(|name| folder.join(name).is_file())
+    }
+
     /// Opens the model at `path`: a file of whisper.cpp or a folder of Hugging Face's or CTranslate2's.
     ///
     /// # Errors
