@@ -163,6 +163,49 @@ fn what_must_follow_is_taken_without_a_step_each() {
 }
 
 #[test]
+fn guesses_are_held_to_the_constraint() {
+    let roomy = || crate::DecoderLimits { n_seqs: 32, ..limits() };
+    let greedy = |behaviour| GenerationRequest {
+        sampling: SamplingParams::greedy(),
+        max_tokens: Some(150),
+        ..request("hi", Some(behaviour))
+    };
+    let said = "0123456789".repeat(12);
+    let model = start(roomy(), 2, Answers::Text(said.clone())).unwrap();
+    for (behaviour, n) in [(Behaviour::Digits(100), 100), (Behaviour::Digits(37), 37), (Behaviour::OpenEnd, 120)] {
+        let before = model.stats();
+        let (text, completion) = collect(model.submit(greedy(behaviour)).unwrap()).unwrap();
+        assert_eq!((text.as_str(), completion.reason), (&said[..n], FinishReason::Stop));
+        let after = model.stats();
+        assert!(after.guesses_right > before.guesses_right, "{after:?}");
+        assert!(after.steps - before.steps < n as u64, "{after:?}");
+    }
+    // What must follow is not asked for, and shows where the text has been before all the same.
+    let (text, _) = collect(model.submit(greedy(Behaviour::Forces { run: 4, n: 100 })).unwrap()).unwrap();
+    assert!(text.len() == 100 && text.starts_with("0000"), "{text}");
+    // A mask that comes late ends what was guessed, and nothing else.
+    let (say, words): (Sender<()>, Receiver<()>) = mpsc::channel();
+    let late = model.submit(greedy(Behaviour::Waits(std::sync::Arc::new(Mutex::new(words))))).unwrap();
+    let speaker = std::thread::spawn(move || {
+        for n in 0..150 {
+            if n % 7 == 0 {
+                std::thread::sleep(std::time::Duration::from_millis(8));
+            }
+            if say.send(()).is_err() {
+                return;
+            }
+        }
+    });
+    let (text, _) = collect(late).unwrap();
+    assert!(text.starts_with(&said) && all_digits(&text), "{text}");
+    speaker.join().unwrap();
+    // The model wants letters, and its guesses are digits all the same.
+    let model = start(roomy(), 2, Answers::Text("so it goes on ".repeat(12))).unwrap();
+    let (text, _) = collect(model.submit(greedy(Behaviour::Digits(140))).unwrap()).unwrap();
+    assert!(all_digits(&text) && text.len() == 140, "{text}");
+}
+
+#[test]
 fn answers_of_one_request_each_have_their_own_constraint() {
     let model = start(limits(), 4, Answers::Hash).unwrap();
     let one = request("prompt", Some(Behaviour::Digits(5)));

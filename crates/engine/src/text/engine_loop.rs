@@ -401,14 +401,22 @@ impl<D: Decoder> EngineLoop<D> {
         }
     }
 
-    /// Samples an answer whose next tokens were guessed: each row holds as long as the guesses before it were right.
+    /// Samples an answer whose next tokens were guessed: each row holds as long as the guesses before it were right. A
+    /// constraint is asked before each, as if its row had come alone.
     fn sample_guessed(&mut self, entries: &[StepEntry], first_idx: usize) {
         let id = entries[first_idx].request;
         let mut entry_idx = first_idx;
         // A row was asked for; a request that has ended has no more of them.
         while let Some(live) = self.live.get_mut(&id) {
+            let ruling = live.guard.ruling(Patience::Short);
             let chosen = match self.decoder.row(entry_idx) {
-                Ok(row) => choose(live, &mut self.scratch, row, Ruling::All),
+                Ok(row) if ruling == Ruling::Late => {
+                    // It is sampled when its mask comes; the others do not wait for what may come behind it.
+                    live.late_row = Some(row.to_vec());
+                    self.scheduler.drop_guesses(id);
+                    break;
+                }
+                Ok(row) => choose(live, &mut self.scratch, row, ruling),
                 Err(error) => Err(error),
             };
             let sampled = match &chosen {
@@ -501,6 +509,9 @@ impl<D: Decoder> EngineLoop<D> {
             let at = Instant::now();
             let sent = self.live[&id].channel.send(TokenEvent { token, logprob: None, at });
             let verdict = self.scheduler.push_forced(id, token);
+            if let Some(lookup) = self.live.get_mut(&id).and_then(|live| live.lookup.as_mut()) {
+                lookup.push(token);
+            }
             match (sent, verdict) {
                 (Sent::ReaderGone, _) => return, // the next look at the readers cancels it
                 (Sent::Ok | Sent::Full, Verdict::LengthReached) => {

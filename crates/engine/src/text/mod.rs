@@ -318,13 +318,12 @@ impl TextModel {
         Ok(sampler)
     }
 
-    /// Guessing pays for some answers only. A seeded answer shall not depend on how long steps take, a constraint would
-    /// have to be asked for every guess, and a state that cannot be cut cannot take a wrong one back.
+    /// Guessing is for some answers only. A seeded answer shall not depend on how long steps take, and a state that cannot
+    /// be cut cannot take a wrong guess back.
     fn lookup(&self, request: &GenerationRequest) -> Option<Lookup> {
         let overflow = request.overflow.unwrap_or(self.0.config.overflow);
         let may_guess = self.0.config.speculation == crate::Speculation::PromptLookup
             && request.sampling.seed.is_none()
-            && request.constraint.is_none()
             && overflow == crate::ContextOverflow::Stop
             && self.0.limits.sharing != crate::PrefixSharing::TakeOverWhole;
         may_guess.then(|| Lookup::new(&request.prompt))
