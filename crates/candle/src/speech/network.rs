@@ -2,19 +2,21 @@
 //!
 //! Three operators are rewritten while a file is read. onnxruntime's `FusedMatMul`, a product whose factors may be
 //! transposed, is not known to rten: it becomes a `MatMul` behind an `Einsum` for each factor that is, since that turns the
-//! last two dimensions of any number of them. `ConvInteger` (rten 0.27) fills its margins with another number than the zero point,
-//! which spoils both ends of a sound: it gets a `Pad` in front of it. `Atan` of a
-//! quotient is what exporters make of PyTorch's `atan2`, whose result for two zeros is 0 and not 0 divided by 0: it is
-//! followed by a choice. Only the bytes of such nodes change, by the field
-//! numbers of `onnx.proto`.
+//! last two dimensions of any number of them. `ConvInteger` (rten 0.27) fills its margins with another number than the
+//! zero point, which spoils both ends of a sound: it gets a `Pad` in front of it. `Atan` of a quotient is what exporters
+//! make of PyTorch's `atan2`, whose result for two zeros is 0 and not 0 divided by 0: it is followed by a choice. Only the
+//! bytes of such nodes change, by the field numbers of `onnx.proto`.
 
 mod wire;
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
-use rten::Model;
+use rten::{Model, NodeId, RunOptions, ThreadPool, ValueOrView};
+use rten_tensor::prelude::*;
 
+use super::VoiceError;
 use wire::{Field, Fields, fields, put, put_integer};
 
 /// Field numbers of `onnx.proto`.
@@ -80,6 +82,28 @@ pub(super) fn load(path: &Path) -> Result<Model, String> {
         None => Model::load_file(path),
     };
     model.map_err(|error| error.to_string())
+}
+
+/// The sound that a voice's network makes of its inputs.
+///
+/// # Errors
+/// [`VoiceError::Run`].
+pub(super) fn sound(
+    model: &Model,
+    threads: &Arc<ThreadPool>,
+    inputs: Vec<(NodeId, ValueOrView<'_>)>,
+    output: NodeId,
+) -> Result<Vec<f32>, VoiceError> {
+    let failed = |reason: String| VoiceError::Run { reason };
+    let options = RunOptions::default().with_thread_pool(Some(Arc::clone(threads)));
+    let outputs = model.run(inputs, &[output], Some(options));
+    let output = outputs.map_err(|error| failed(error.to_string()))?.swap_remove(0);
+    let sound: rten_tensor::Tensor<f32> = output.try_into().map_err(|_| failed("its output is not a sound".into()))?;
+    let sound = sound.to_vec();
+    if sound.iter().any(|sample| !sample.is_finite()) {
+        return Err(failed("what it says is not finite".into()));
+    }
+    Ok(sound)
 }
 
 /// The same network, as rten can run it; none where it can as it is.

@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rten::{Model, NodeId, RunOptions, ThreadPool};
-use rten_tensor::prelude::*;
+use rten::{Model, NodeId, ThreadPool};
 use rten_tensor::{NdTensor, NdTensorView};
 
 use super::super::phonemes::{Espeak, parts};
@@ -123,16 +122,7 @@ impl Kokoro {
             (self.style, NdTensorView::from_data([1, STYLE_LEN], style).into()),
             (self.speed, NdTensor::from_data([1], vec![speed]).into()),
         ];
-        let failed = |reason: String| VoiceError::Run { reason };
-        let options = RunOptions::default().with_thread_pool(Some(Arc::clone(&self.threads)));
-        let outputs = self.model.run(inputs, &[self.output], Some(options));
-        let output = outputs.map_err(|error| failed(error.to_string()))?.swap_remove(0);
-        let sound: rten_tensor::Tensor<f32> =
-            output.try_into().map_err(|_| failed("its output is not a sound".into()))?;
-        let sound: Vec<f32> = sound.to_vec();
-        if sound.iter().any(|sample| !sample.is_finite()) {
-            return Err(failed("what it says is not finite".into()));
-        }
+        let sound = network::sound(&self.model, &self.threads, inputs, self.output)?;
         Ok(sound.into_iter().map(|sample| sample.clamp(-1.0, 1.0)).collect())
     }
 }

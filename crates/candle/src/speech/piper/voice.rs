@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rten::{Model, NodeId, RunOptions, ThreadPool};
-use rten_tensor::prelude::*;
+use rten::{Model, NodeId, ThreadPool};
 use rten_tensor::{NdTensor, NdTensorView};
 
 use super::super::phonemes::Espeak;
@@ -94,13 +93,7 @@ impl Voice {
         if let Some(node) = self.speaker {
             inputs.push((node, NdTensor::from_data([1], vec![speaker as i32]).into()));
         }
-        let failed = |reason: String| VoiceError::Run { reason };
-        let options = RunOptions::default().with_thread_pool(Some(Arc::clone(&self.threads)));
-        let outputs = self.model.run(inputs, &[self.output], Some(options));
-        let output = outputs.map_err(|error| failed(error.to_string()))?.swap_remove(0);
-        let sound: rten_tensor::Tensor<f32> =
-            output.try_into().map_err(|_| failed("its output is not a sound".into()))?;
-        Ok(sound.to_vec())
+        network::sound(&self.model, &self.threads, inputs, self.output)
     }
 }
 
