@@ -9,7 +9,7 @@ fn main() {
     println!("cargo:rustc-env=INGLE_GGML_STAMP={}", stamp(&manifest));
     let mut build = cc::Build::new();
     build.cpp(true).std("c++17").warnings(true).file("src/guard.cpp");
-    // With plug-ins ggml's processor code is a library of its own, which the linker cannot lead anywhere else.
+    // With plug-ins ggml's processor code is a library of its own: cmake/compiler_fixes.cmake builds it in there.
     if std::env::var_os("CARGO_FEATURE_PLUGINS").is_none() {
         build.file("src/operations.cpp");
         if std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|system| system == "linux") {

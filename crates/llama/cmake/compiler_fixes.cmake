@@ -17,3 +17,21 @@ if(BUILD_SHARED_LIBS AND NOT APPLE AND NOT WIN32)
     add_link_options("LINKER:--defsym=ingle_ggml_${INGLE_GGML_STAMP}=1")
   endif()
 endif()
+
+# In a plug-in of a CPU variant the question that ggml asks before each operation leads to src/operations.cpp, as build.rs
+# does it where the processor code is part of the program. The targets are there when ggml's folder is done.
+if(PROJECT_NAME STREQUAL "ggml" AND BUILD_SHARED_LIBS AND CMAKE_SYSTEM_NAME STREQUAL "Linux")
+  set(INGLE_OPERATIONS "${CMAKE_CURRENT_LIST_DIR}/../src/operations.cpp")
+  function(ingle_lead_operations)
+    get_property(targets DIRECTORY "${CMAKE_CURRENT_SOURCE_DIR}/src" PROPERTY BUILDSYSTEM_TARGETS)
+    foreach(target IN LISTS targets)
+      get_target_property(type ${target} TYPE)
+      if(target MATCHES "^ggml-cpu" AND type MATCHES "^(MODULE|SHARED)_LIBRARY$")
+        target_sources(${target} PRIVATE "${INGLE_OPERATIONS}")
+        target_link_options(${target} PRIVATE
+          "LINKER:--wrap=ggml_cpu_extra_compute_forward,--wrap=ggml_cpu_extra_work_size")
+      endif()
+    endforeach()
+  endfunction()
+  cmake_language(DEFER CALL ingle_lead_operations)
+endif()

@@ -22,7 +22,6 @@ mod header;
 mod log;
 mod lora;
 mod model;
-#[cfg(not(feature = "plugins"))]
 mod operations;
 mod partition;
 mod peer;
@@ -36,7 +35,6 @@ mod tokenizer;
 
 pub use backend::{LlamaBackend, LoadedModel};
 pub use decoder::LlamaDecoder;
-#[cfg(not(feature = "plugins"))]
 pub use operations::use_own_operations;
 pub use peer::{PeerGrammar, PeerVocabulary};
 pub use plugins::{LoadedPlugin, PluginReport, RefusedPlugin, plugin_report};

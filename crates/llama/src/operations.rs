@@ -2,7 +2,8 @@
 //! products with weights in blocks of 4, 5 and 8 bits, and attention of few rows over a cache that several sequences share.
 //!
 //! ggml asks before each operation of a graph (`operations.cpp`), on each of its compute threads. Whatever is not exactly
-//! of the expected form is left to ggml.
+//! of the expected form is left to ggml. The processor code of ggml is part of the program or a plug-in of its own; either
+//! way it is told once where the functions of this module are.
 
 use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
@@ -29,7 +30,7 @@ pub fn use_own_operations(is_on: bool) {
 
 /// `ggml_compute_params` of ggml-cpu-impl.h.
 #[repr(C)]
-struct ComputeParams {
+pub(crate) struct ComputeParams {
     thread_idx: c_int,
     n_threads: c_int,
     work_bytes: usize,
@@ -39,10 +40,42 @@ struct ComputeParams {
     wants_reference: bool,
 }
 
+/// Functions of ggml for its compute threads, which lie where its processor code is.
+#[repr(C)]
+pub(crate) struct PoolFunctions {
+    barrier: unsafe extern "C" fn(pool: *mut sys::ggml_threadpool),
+    set_chunk: unsafe extern "C" fn(pool: *mut sys::ggml_threadpool, value: c_int),
+    add_chunk: unsafe extern "C" fn(pool: *mut sys::ggml_threadpool, value: c_int) -> c_int,
+}
+
+pub(crate) type Compute = unsafe extern "C" fn(*const PoolFunctions, *const ComputeParams, *mut sys::ggml_tensor) -> bool;
+pub(crate) type WorkBytes = unsafe extern "C" fn(*const sys::ggml_tensor) -> usize;
+
+/// What takes the functions of this module; its name holds the number of the interface (see `operations.cpp`).
+pub(crate) type Take = unsafe extern "C" fn(Compute, WorkBytes);
+/// Its name.
+#[cfg(feature = "plugins")]
+pub(crate) const TAKE: &str = "ingle_take_operations_1";
+
+#[cfg(not(feature = "plugins"))]
 unsafe extern "C" {
-    fn ggml_barrier(pool: *mut sys::ggml_threadpool);
-    fn ggml_threadpool_chunk_set(pool: *mut sys::ggml_threadpool, value: c_int);
-    fn ggml_threadpool_chunk_add(pool: *mut sys::ggml_threadpool, value: c_int) -> c_int;
+    fn ingle_take_operations_1(compute: Compute, work_bytes: WorkBytes);
+}
+
+/// Tells the processor code that is part of this program.
+#[cfg(not(feature = "plugins"))]
+pub(crate) fn lead() {
+    // SAFETY: no graph has been computed yet.
+    unsafe { lead_to(ingle_take_operations_1) };
+}
+
+/// Tells a processor code where the functions of this module are.
+///
+/// # Safety
+/// `take` is `ingle_take_operations_1` of `operations.cpp`, and nothing computes there yet.
+pub(crate) unsafe fn lead_to(take: Take) {
+    // SAFETY: handed on from the caller.
+    unsafe { take(compute, work_bytes) };
 }
 
 /// Buffers of a compute thread.
@@ -61,17 +94,20 @@ thread_local! {
 /// # Safety
 /// Called by ggml's compute threads, with the parameters of the thread and a node of the graph whose sources are
 /// computed. All threads call it for each node, and none goes on to the next one before all have returned.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn ingle_llama_compute(params: *const ComputeParams, node: *mut sys::ggml_tensor) -> bool {
-    // SAFETY: both point to living structs, which nobody changes meanwhile.
-    let (params, node) = unsafe { (&*params, &*node) };
+unsafe extern "C" fn compute(
+    pool: *const PoolFunctions,
+    params: *const ComputeParams,
+    node: *mut sys::ggml_tensor,
+) -> bool {
+    // SAFETY: all point to living structs, which nobody changes meanwhile.
+    let (pool, params, node) = unsafe { (&*pool, &*params, &*node) };
     if params.wants_reference || !IS_ON.load(Ordering::Relaxed) {
         return false;
     }
     // SAFETY: handed on from the caller.
     unsafe {
         match node.op {
-            sys::GGML_OP_MUL_MAT => multiply(params, node),
+            sys::GGML_OP_MUL_MAT => multiply(pool, params, node),
             sys::GGML_OP_FLASH_ATTN_EXT => attend(params, node),
             _ => false,
         }
@@ -113,8 +149,7 @@ fn form_of(kind: sys::ggml_type) -> Option<Form> {
 ///
 /// # Safety
 /// The node and its sources are living tensors.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn ingle_llama_work_bytes(node: *const sys::ggml_tensor) -> usize {
+unsafe extern "C" fn work_bytes(node: *const sys::ggml_tensor) -> usize {
     // SAFETY: handed on from the caller.
     let shape = unsafe { (node.as_ref()).and_then(|node| Shape::of(node)) };
     shape.map_or(0, |shape| shape.n_columns * column_bytes(shape.n))
@@ -123,8 +158,8 @@ unsafe extern "C" fn ingle_llama_work_bytes(node: *const sys::ggml_tensor) -> us
 /// The product of weights in blocks and columns of floats.
 ///
 /// # Safety
-/// As [`ingle_llama_compute`].
-unsafe fn multiply(params: &ComputeParams, node: &sys::ggml_tensor) -> bool {
+/// As [`compute`].
+unsafe fn multiply(pool: &PoolFunctions, params: &ComputeParams, node: &sys::ggml_tensor) -> bool {
     // SAFETY: handed on from the caller.
     let Some(shape) = (unsafe { Shape::of(node) }) else { return false };
     let Some(product) = Product::detect() else { return false };
@@ -138,7 +173,7 @@ unsafe fn multiply(params: &ComputeParams, node: &sys::ggml_tensor) -> bool {
     unsafe {
         match shape.n_columns {
             1 => multiply_one(params, product, &shape, &data),
-            _ => multiply_many(params, product, &shape, &data),
+            _ => multiply_many(pool, params, product, &shape, &data),
         }
     }
     true
@@ -237,7 +272,7 @@ unsafe fn multiply_one(params: &ComputeParams, product: Product, shape: &Shape, 
 ///
 /// # Safety
 /// As [`multiply`], with the sizes of the tensors; the work space has room for the columns.
-unsafe fn multiply_many(params: &ComputeParams, product: Product, shape: &Shape, data: &Data) {
+unsafe fn multiply_many(pool: &PoolFunctions, params: &ComputeParams, product: Product, shape: &Shape, data: &Data) {
     let (thread, n_threads) = (params.thread_idx as usize, params.n_threads as usize);
     let column_len = column_bytes(shape.n);
     for idx in (thread..shape.n_columns).step_by(n_threads) {
@@ -250,9 +285,9 @@ unsafe fn multiply_many(params: &ComputeParams, product: Product, shape: &Shape,
     // SAFETY: the pool runs this graph.
     unsafe {
         if thread == 0 {
-            ggml_threadpool_chunk_set(params.pool, params.n_threads);
+            (pool.set_chunk)(params.pool, params.n_threads);
         }
-        ggml_barrier(params.pool);
+        (pool.barrier)(params.pool);
     }
     // SAFETY: all columns are written, and nobody writes them until all threads have returned.
     let columns = unsafe { std::slice::from_raw_parts(params.work.cast::<u8>(), shape.n_columns * column_len) };
@@ -263,7 +298,7 @@ unsafe fn multiply_many(params: &ComputeParams, product: Product, shape: &Shape,
         // SAFETY: each chunk is taken by one thread.
         unsafe {
             data.multiply(product, shape, rows, columns);
-            chunk = ggml_threadpool_chunk_add(params.pool, 1) as usize;
+            chunk = (pool.add_chunk)(params.pool, 1) as usize;
         }
     }
 }
@@ -271,7 +306,7 @@ unsafe fn multiply_many(params: &ComputeParams, product: Product, shape: &Shape,
 /// Attention of few rows over a cache in 16-bit floats, with a mask and nothing else.
 ///
 /// # Safety
-/// As [`ingle_llama_compute`].
+/// As [`compute`].
 unsafe fn attend(params: &ComputeParams, node: &sys::ggml_tensor) -> bool {
     // SAFETY: handed on from the caller.
     let sources = unsafe { [source(node, 0), source(node, 1), source(node, 2), source(node, 3)] };

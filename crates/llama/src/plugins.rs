@@ -49,6 +49,10 @@ pub(crate) fn load(wanted: &dyn Fn() -> Vec<String>) {
     for plugin in &report.loaded {
         tracing::info!(file = plugin.file.as_str(), kind = plugin.kind.as_str(), "ggml backend");
         plugin.blindness().iter().for_each(|sentence| tracing::warn!("{sentence}"));
+        #[cfg(feature = "plugins")]
+        if plugin.kind == "cpu" {
+            lead_operations(&folder.join(&plugin.file));
+        }
     }
     for plugin in &report.refused {
         tracing::warn!(file = plugin.file.as_str(), "a ggml backend is not used: {}", plugin.reason);
@@ -102,6 +106,19 @@ fn register(path: &Path) -> Result<(usize, String), String> {
         true => Err(crate::model::or_unknown(&captured.complaints()).to_owned()),
         // SAFETY: a registry lives as long as the process.
         false => Ok((unsafe { sys::ggml_backend_reg_dev_count(registry) }, captured.complaints())),
+    }
+}
+
+/// Hands the operations of this program to the plug-in of the processor.
+#[cfg(feature = "plugins")]
+fn lead_operations(path: &Path) {
+    match library::lead_operations(path) {
+        Ok(true) => tracing::debug!("the plug-in takes this program's operations"),
+        Ok(false) => tracing::warn!(
+            "{} takes none of this program's operations and computes slower: use the one that comes with this version",
+            path.display()
+        ),
+        Err(reason) => tracing::warn!("{} cannot take this program's operations: {reason}", path.display()),
     }
 }
 

@@ -27,6 +27,8 @@ pub fn initialise_with(wanted: &dyn Fn() -> Vec<String>) {
             tracing::info!("INGLE_OWN_OPERATIONS=0: ggml computes everything on the processor");
             crate::use_own_operations(false);
         }
+        #[cfg(not(feature = "plugins"))]
+        crate::operations::lead();
         plugins::load(wanted);
         // Without any backend llama.cpp would look for plug-ins itself, beside the program and in the current folder:
         // code of strangers might lie there. Then nothing can be loaded anyway (`has_devices`).

@@ -1,7 +1,4 @@
 //! Our own operations against ggml's, on real models. A binary of its own, since the switch is one of the process.
-//!
-//! With plug-ins there are none.
-#![cfg(not(feature = "plugins"))]
 
 mod common;
 

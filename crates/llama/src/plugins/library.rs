@@ -107,6 +107,19 @@ impl Library {
     }
 }
 
+/// Hands this program's operations to a plug-in of the processor that ggml has loaded; false where it takes none, as one
+/// from elsewhere, or one of another version of Ingle.
+#[cfg(feature = "plugins")]
+pub(super) fn lead_operations(path: &Path) -> Result<bool, String> {
+    use crate::operations::{TAKE, Take, lead_to};
+    let library = Library::open(path)?;
+    let Some(address) = library.find(TAKE).filter(|address| !address.is_null()) else { return Ok(false) };
+    // SAFETY: the function of this name has this type (`operations.cpp`); the plug-in was loaded just now and computes
+    // nothing yet. ggml keeps it open, so the functions stay in place when this handle is closed.
+    unsafe { lead_to(std::mem::transmute::<*mut c_void, Take>(address)) };
+    Ok(true)
+}
+
 fn last_error() -> String {
     // SAFETY: the text is valid until the next call of the loader on this thread.
     let text = unsafe { libc::dlerror() };
