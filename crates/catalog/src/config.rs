@@ -276,6 +276,8 @@ pub struct LoadConfig {
     pub mmproj: Option<String>,
     /// Draft model file, inside the models folder.
     pub draft_model: Option<String>,
+    /// Tokens that the draft model proposes at a time at most.
+    pub n_draft: Option<NonZeroU32>,
     /// Adapters, each a file inside the models folder and its weight.
     pub loras: Vec<(String, f32)>,
     /// How rotary embeddings are stretched.
@@ -361,7 +363,9 @@ pub struct BackendOptions {
     pub parallel: Option<NonZeroU32>,
     /// `swa_full`: a full cache for sliding-window layers.
     pub swa_full: Option<bool>,
-    /// `spec_type`: false for `none`, true for `ngram`.
+    /// `spec_p_min`: least probability of a token that a draft model proposes.
+    pub least_draft_chance: Option<f32>,
+    /// `spec_type`: false for `none`, true for every other kind.
     pub speculation: Option<bool>,
     /// `context_shift`: drop old tokens at the edge instead of ending.
     pub context_shift: Option<bool>,

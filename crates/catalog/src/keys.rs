@@ -20,7 +20,6 @@ use Standing::{NoEffect, Planned, Refused, Works};
 
 const IMAGES: &str = "image generation";
 const VISION: &str = "vision";
-const DRAFT: &str = "speculative decoding";
 const PYTHON: &str = "it is for LocalAI's Python backends";
 const AGENTS: &str = "Ingle runs no agents; use an agent framework as a client";
 const MIDDLEWARE: &str = "Ingle does not filter or route the traffic of clients; put a gateway in front";
@@ -96,8 +95,8 @@ pub const MODEL_KEYS: &[(&str, Standing)] = &[
     ("main_gpu", Works),
     ("tensor_split", Works),
     ("mmproj", Planned(VISION)),
-    ("draft_model", Planned(DRAFT)),
-    ("n_draft", Planned(DRAFT)),
+    ("draft_model", Works),
+    ("n_draft", Works),
     ("lora_adapter", Works),
     ("lora_base", NoEffect(GONE)),
     ("lora_scale", Works),
@@ -265,10 +264,10 @@ pub const LLAMA_OPTIONS: &[(&str, Standing)] = &[
     ("image_min_tokens", Planned(VISION)),
     ("image_max_tokens", Planned(VISION)),
     ("spec_type", Works),
-    ("spec_n_max", Planned(DRAFT)),
-    ("spec_n_min", Planned(DRAFT)),
-    ("spec_p_min", Planned(DRAFT)),
-    ("spec_model", Planned(DRAFT)),
+    ("spec_n_max", Works),
+    ("spec_n_min", NoEffect("how many tokens are proposed depends on what they cost and how often they are right")),
+    ("spec_p_min", Works),
+    ("spec_model", Works),
     ("grpc_servers", Refused(ONE_PROCESS)),
     ("rpc_servers", Refused(ONE_PROCESS)),
 ];

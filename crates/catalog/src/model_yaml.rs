@@ -84,6 +84,8 @@ pub struct ModelYaml {
     pub mmproj: Option<Text>,
     /// Draft model file.
     pub draft_model: Option<Text>,
+    /// Tokens that the draft model proposes at a time at most.
+    pub n_draft: Option<Whole>,
     /// Refused when asked for.
     pub disabled: Option<Flag>,
     /// Never evicted.

@@ -276,6 +276,17 @@ pub struct LoadOptions {
     pub speech: SpeechOptions,
     /// Whether tokens are guessed.
     pub speculation: Speculation,
+    /// A smaller model that guesses, too; without effect where nothing is guessed.
+    pub draft: Option<DraftOptions>,
+}
+
+/// A draft model, and how it is used.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DraftOptions {
+    /// Its weights.
+    pub path: PathBuf,
+    /// How it is used.
+    pub config: crate::DraftConfig,
 }
 
 /// Memory a model will take, in bytes.
@@ -295,6 +306,16 @@ impl MemoryEstimate {
     pub fn beside(self, other: Self) -> Self {
         Self {
             weight_bytes: self.weight_bytes.max(other.weight_bytes),
+            cache_bytes: self.cache_bytes + other.cache_bytes,
+            compute_bytes: self.compute_bytes + other.compute_bytes,
+        }
+    }
+
+    /// Both together, of two models.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            weight_bytes: self.weight_bytes + other.weight_bytes,
             cache_bytes: self.cache_bytes + other.cache_bytes,
             compute_bytes: self.compute_bytes + other.compute_bytes,
         }

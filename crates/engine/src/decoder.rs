@@ -86,6 +86,12 @@ pub trait Decoder {
     /// [`EngineError::Decode`] when the entry asked for no row.
     fn row(&mut self, entry_idx: usize) -> Result<&[f32], EngineError>;
 
+    /// Runs `work` once for each of these entries of the last step, with the index into `entry_idxs` and the row
+    /// ([`Decoder::row`]): for several of them at once where that is worth it and threads are free. `work` must not panic.
+    fn for_each_row(&mut self, entry_idxs: &[usize], work: &(dyn Fn(usize, Result<&[f32], EngineError>) + Sync)) {
+        entry_idxs.iter().enumerate().for_each(|(idx, &entry_idx)| work(idx, self.row(entry_idx)));
+    }
+
     /// Makes `to` (empty before) hold the first `n_tokens` of `from`, sharing cells where it can.
     ///
     /// # Errors

@@ -69,6 +69,17 @@ impl Gate {
         n_cores
     }
 
+    /// As [`Self::enter`] where nobody has to be waited for; `None` otherwise.
+    fn try_enter(&self, n_threads: usize) -> Option<usize> {
+        let mut state = self.lock();
+        let n_cores = n_threads.clamp(1, state.n_cores);
+        if state.serving != state.next || state.n_free < n_cores {
+            return None;
+        }
+        state.n_free -= n_cores;
+        Some(n_cores)
+    }
+
     fn leave(&self, n_cores: usize) {
         let mut state = self.lock();
         state.n_free += n_cores;
@@ -106,6 +117,13 @@ impl Seat {
         self.n_held.store(self.gate.enter(n_threads), Ordering::Release);
         let _leaving = Leaving(self);
         work()
+    }
+
+    /// As [`Self::with_cores`] where the cores are free and nobody waits for them; otherwise `work` is not run.
+    pub fn with_free_cores<T>(&self, n_threads: usize, work: impl FnOnce() -> T) -> Option<T> {
+        self.n_held.store(self.gate.try_enter(n_threads)?, Ordering::Release);
+        let _leaving = Leaving(self);
+        Some(work())
     }
 
     /// Gives the cores back before the work has ended: by whoever hears that the engine has died in the middle of it.
@@ -155,6 +173,16 @@ mod tests {
             assert_eq!(GATE.lock().n_free, 2);
         });
         assert_eq!(GATE.lock().n_free, 2, "they are given back once");
+    }
+
+    #[test]
+    fn who_does_not_want_to_wait_gets_free_cores_only() {
+        static GATE: Gate = Gate::new(2);
+        let [one, other] = [(); 2].map(|()| Seat { gate: &GATE, n_held: AtomicUsize::new(0) });
+        let found = one.with_cores(1, || (other.with_free_cores(2, || ()), other.with_free_cores(1, || 7)));
+        assert_eq!(found, (None, Some(7)));
+        assert_eq!(other.with_free_cores(9, || GATE.lock().n_free), Some(0));
+        assert_eq!(GATE.lock().n_free, 2);
     }
 
     #[test]

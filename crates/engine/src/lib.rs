@@ -25,8 +25,8 @@ mod text;
 mod token;
 
 pub use backend::{
-    Backend, CacheType, ContextOverflow, EmbedOptions, Engine, FlashAttention, GpuLayers, LoadOptions, Lora,
-    MemoryEstimate, Pooling, Precision, RopeScaling, Speculation, SpeechOptions, SplitMode, Task, Yarn,
+    Backend, CacheType, ContextOverflow, DraftOptions, EmbedOptions, Engine, FlashAttention, GpuLayers, LoadOptions,
+    Lora, MemoryEstimate, Pooling, Precision, RopeScaling, Speculation, SpeechOptions, SplitMode, Task, Yarn,
 };
 pub use batch::{Answered, BatchConfig, BatchHandle, BatchModel, BatchStats, BatchThread, Cost, Interrupt, Pending};
 pub use constraint::{Allowed, Constraint, ConstraintError, ConstraintHandle, TokenMask};
@@ -42,8 +42,8 @@ pub use speech::{
     SpeakInfo, SpeakModel, SpokenText, TranscribeModel, VoiceActivity, VoiceChunk, VoiceInfo, VoiceModel,
 };
 pub use text::{
-    AnswerToken, BlockingGeneration, Completion, ControlTokens, EndOfGeneration, FaultReporter, FinishReason,
-    Generation, GenerationEvent, GenerationRequest, Health, Piece, PrefixReuse, TextConfig, TextModel, TextStats,
-    Timings, Usage,
+    AnswerToken, BlockingGeneration, Completion, ControlTokens, Draft, DraftConfig, EndOfGeneration, FaultReporter,
+    FinishReason, Generation, GenerationEvent, GenerationRequest, Health, Piece, PrefixReuse, TextConfig, TextModel,
+    TextStats, Timings, Usage,
 };
 pub use token::{Surround, TokenId, TokenKind, Tokenizer};

@@ -1,11 +1,11 @@
 //! Loading: from options to a running [`TextModel`].
 
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 
 use ingle_engine::{
-    Backend, Engine, EngineError, GpuLayers, Hardware, LoadOptions, MemoryEstimate, Task, TextConfig, TextModel,
-    Tokenizer,
+    Backend, Draft, DraftConfig, Engine, EngineError, GpuLayers, Hardware, LoadOptions, MemoryEstimate, Task,
+    TextConfig, TextModel, Tokenizer,
 };
 use ingle_gguf::ModelInfo;
 
@@ -14,9 +14,10 @@ use crate::fault::{self, FaultDomain};
 use crate::log::{Buffer, Purpose};
 use crate::model::{Model, load_error};
 use crate::plan::{Plan, Room};
+use crate::pool::ThreadPool;
 use crate::process::{self, GpuDevice};
 use crate::tokenizer::LlamaTokenizer;
-use crate::{encoders, exit, header, placement, plugins};
+use crate::{draft, encoders, exit, header, placement, plugins};
 
 /// Requests that may wait unless the options say otherwise.
 const DEFAULT_MAX_WAITING: usize = 256;
@@ -32,6 +33,10 @@ pub struct LlamaBackend;
 pub struct LoadedModel {
     /// The context, the cache and the compute threads.
     pub decoder: LlamaDecoder,
+    /// A draft model's.
+    pub draft: Option<LlamaDecoder>,
+    /// How that is used.
+    pub draft_config: DraftConfig,
     /// The vocabulary.
     pub tokenizer: Arc<LlamaTokenizer>,
     /// Settings for the engine thread.
@@ -50,10 +55,14 @@ impl LoadedModel {
     /// # Errors
     /// As [`TextModel::start`].
     pub fn start(self) -> Result<Engine, EngineError> {
-        let Self { mut decoder, tokenizer, config, placement, memory, gpu_bytes } = self;
-        let text = TextModel::start(config, tokenizer, move |faults| {
+        let Self { mut decoder, draft, draft_config, tokenizer, config, placement, memory, gpu_bytes } = self;
+        let text = TextModel::start_with_draft(config, tokenizer, move |faults| {
             decoder.adopt(faults);
-            Ok(decoder)
+            let draft = draft.map(|mut draft| {
+                draft.take_seat_of(&decoder);
+                Draft { decoder: Box::new(draft), config: draft_config }
+            });
+            Ok((decoder, draft))
         })?;
         Ok(Engine { text: Some(text), placement, memory, gpu_bytes, ..Engine::default() })
     }
@@ -66,8 +75,18 @@ impl LlamaBackend {
     /// As [`Backend::load`].
     pub fn load_model(&self, options: &LoadOptions, hardware: &Hardware) -> Result<LoadedModel, EngineError> {
         let job = Job::new(options, hardware)?;
-        let room = Room::new(hardware, job.gpus.iter().map(|gpu| gpu.free_bytes).collect());
-        on_loader_thread(&options.name, options.path.clone(), move |faults| job.run(room, faults))
+        let Some(draft) = draft::options_for(options) else {
+            return on_loader_thread(&options.name, options.path.clone(), move |faults| job.run(faults, None));
+        };
+        // It is small and comes first, so that the model is fitted beside it.
+        let (drafting, options, hardware) = (Job::new(&draft, hardware)?, options.clone(), hardware.clone());
+        draft::may_be_of_one_family(&draft.path, &job.info, &drafting.info)?;
+        on_loader_thread(&job.options.name, job.options.path.clone(), move |faults| {
+            let draft = drafting.run(faults, None)?;
+            let job = Job::new(&options, &draft::beside(&hardware, &draft))?;
+            let model = job.run(faults, Some(draft.decoder.pool()))?;
+            draft::join(model, draft, &options)
+        })
     }
 }
 
@@ -91,6 +110,10 @@ impl Backend for LlamaBackend {
         let mut memory = MemoryEstimate::default();
         if options.tasks.is_empty() || options.tasks.contains(&Task::Text) {
             memory = memory.beside(estimate(options)?);
+            if let Some(draft) = draft::options_for(options) {
+                let info = header::read_model(&draft)?;
+                memory = memory.and(Plan::new(&draft, &info, &Room::unlimited())?.memory);
+            }
         }
         for _ in options.tasks.iter().filter(|task| **task != Task::Text) {
             memory = memory.beside(estimate(&encoders::options_for(options, &info))?);
@@ -155,14 +178,21 @@ impl Job {
         Ok(Self { options: options.clone(), info, gpus: process::gpu_devices(), hardware: hardware.clone() })
     }
 
-    fn run(&self, room: Room, faults: &FaultDomain) -> Result<LoadedModel, EngineError> {
+    /// Loads onto the threads of `pool`, or onto threads of its own.
+    fn run(&self, faults: &FaultDomain, pool: Option<Arc<Mutex<ThreadPool>>>) -> Result<LoadedModel, EngineError> {
+        let room = Room::new(&self.hardware, self.gpus.iter().map(|gpu| gpu.free_bytes).collect());
         with_less(&self.options, &self.info, room, |plan| {
             log_plan(&self.options, &self.info, plan);
-            self.build(plan, faults)
+            self.build(plan, faults, pool.clone())
         })
     }
 
-    fn build(&self, plan: &Plan, faults: &FaultDomain) -> Result<LoadedModel, EngineError> {
+    fn build(
+        &self,
+        plan: &Plan,
+        faults: &FaultDomain,
+        pool: Option<Arc<Mutex<ThreadPool>>>,
+    ) -> Result<LoadedModel, EngineError> {
         let (options, info) = (&self.options, &self.info);
         let path: &Path = &options.path;
         let (model, mut buffers) = Model::load(options, &plan.placement)?;
@@ -172,7 +202,7 @@ impl Job {
         }
         let tokenizer = LlamaTokenizer::new(Arc::clone(&model), faults.clone());
         let tokenizer = Arc::new(tokenizer.map_err(|reason| load_error(path, reason))?);
-        let (mut decoder, more) = LlamaDecoder::new(&model, options, plan, faults)?;
+        let (mut decoder, more) = LlamaDecoder::new(&model, options, plan, faults, pool)?;
         buffers.extend(more);
         decoder.warm_up(path, tokenizer.beginning_of_sequence().unwrap_or(0))?;
         let config = TextConfig {
@@ -187,7 +217,8 @@ impl Job {
         };
         let placement = placement::describe(plan, options, &self.gpus, &self.hardware);
         let (memory, gpu_bytes) = (taken(&options.name, &buffers), on_gpus(&buffers, &self.gpus));
-        Ok(LoadedModel { decoder, tokenizer, config, placement, memory, gpu_bytes })
+        let (draft, draft_config) = (None, DraftConfig::default());
+        Ok(LoadedModel { decoder, draft, draft_config, tokenizer, config, placement, memory, gpu_bytes })
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ingle_engine::{
     BatchToken, CacheRefused, DecodeError, Decoder, DecoderLimits, EngineError, FaultReporter, FlashAttention,
@@ -21,6 +22,10 @@ use crate::pool::ThreadPool;
 /// llama.cpp's result for a cache without a place for the batch.
 const NO_ROOM: i32 = 1;
 
+/// From so many logits in all rows of a step on, the compute threads share the rows: a job for them costs some ten
+/// microseconds, in which one thread looks at about as many logits.
+const SHARE_FROM: usize = 1 << 18;
+
 /// A model with its cache and its compute threads.
 pub struct LlamaDecoder {
     context: Context,
@@ -30,7 +35,8 @@ pub struct LlamaDecoder {
     has_row: Vec<bool>,
     /// Sequences of the current step and the length each had before it.
     lengths: Vec<(SeqId, usize)>,
-    pool: ThreadPool,
+    /// Also the draft model's.
+    pool: Arc<Mutex<ThreadPool>>,
     n_threads: usize,
     /// Cores for a step; not asked for while the model is loaded.
     seat: Option<Arc<Seat>>,
@@ -118,12 +124,24 @@ impl Batch {
     }
 }
 
+/// One engine thread uses a pool, so nobody waits here.
+fn lock(pool: &Mutex<ThreadPool>) -> MutexGuard<'_, ThreadPool> {
+    pool.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A row of logits on its way to the threads.
+struct Row(*const f32);
+
+// SAFETY: the row is only read, and stays where it is as long as this is used.
+unsafe impl Sync for Row {}
+
 impl LlamaDecoder {
     pub(crate) fn new(
         model: &Arc<Model>,
         options: &LoadOptions,
         plan: &Plan,
         faults: &FaultDomain,
+        pool: Option<Arc<Mutex<ThreadPool>>>,
     ) -> Result<(Self, Vec<Buffer>), EngineError> {
         let params = context_params(options, plan)?;
         // SAFETY: the model is alive, and the parameters hold no pointers.
@@ -134,8 +152,14 @@ impl LlamaDecoder {
         let context = NonNull::new(made).map(Context).ok_or_else(refused)?;
         // A graph uses as many of the pool's threads as it is made for.
         let n_threads = plan.n_threads.max(plan.n_prompt_threads);
-        let pool = ThreadPool::new(n_threads, faults).map_err(|reason| load_error(&options.path, reason))?;
-        context.use_pool(&pool);
+        let pool = match pool {
+            Some(pool) => pool,
+            None => {
+                let pool = ThreadPool::new(n_threads, faults).map_err(|reason| load_error(&options.path, reason))?;
+                Arc::new(Mutex::new(pool))
+            }
+        };
+        context.use_pool(&lock(&pool));
         lora::attach(model, context.0, &options.loras)?;
         let limits = limits(model, options, plan, &context);
         let batch = Batch::new(limits.n_batch);
@@ -168,6 +192,11 @@ impl LlamaDecoder {
         guarded(clear).map_err(|reason| load_error(path, reason))
     }
 
+    /// Its compute threads, for a second context of the same engine.
+    pub(crate) fn pool(&self) -> Arc<Mutex<ThreadPool>> {
+        Arc::clone(&self.pool)
+    }
+
     /// Faults are reported to `reporter` from now on, and the calling thread becomes the engine's.
     pub fn adopt(&mut self, reporter: FaultReporter) {
         let seat = Arc::new(Seat::new());
@@ -180,18 +209,42 @@ impl LlamaDecoder {
         self.seat = Some(seat);
     }
 
+    /// Belongs to the engine of `other`, in whose turn for cores it computes.
+    pub(crate) fn take_seat_of(&mut self, other: &Self) {
+        self.seat = other.seat.clone();
+    }
+
     /// Runs `job` once on each compute thread, with the thread's number; number 0 is the calling thread. `job` must
     /// not panic.
     ///
     /// # Errors
     /// [`EngineError::Decode`] when the threads cannot run it.
     pub fn for_each_thread(&mut self, job: &(dyn Fn(usize) + Sync)) -> Result<(), EngineError> {
-        let (pool, n_threads) = (&mut self.pool, self.n_threads);
+        let (pool, n_threads) = (&self.pool, self.n_threads);
         let done = match &self.seat {
-            Some(seat) => seat.with_cores(n_threads, || pool.for_each(job)),
-            None => pool.for_each(job),
+            Some(seat) => seat.with_cores(n_threads, || lock(pool).for_each(job)),
+            None => lock(pool).for_each(job),
         };
         done.map_err(|reason| EngineError::Decode { reason })
+    }
+
+    /// Shares the rows among the compute threads; false when those cannot work, and then `work` has run for no row.
+    fn share_rows(&mut self, entry_idxs: &[usize], work: &(dyn Fn(usize, Result<&[f32], EngineError>) + Sync)) -> bool {
+        let n_vocab = self.limits.n_vocab;
+        // The rows are in one place of the context, which nobody changes until `work` has run for all of them.
+        let rows: Vec<_> = entry_idxs.iter().map(|&idx| self.row(idx).map(|row| Row(row.as_ptr()))).collect();
+        let next = AtomicUsize::new(0);
+        let pool = Arc::clone(&self.pool);
+        let done = lock(&pool).for_each(&|_| {
+            loop {
+                let idx = next.fetch_add(1, Ordering::Relaxed);
+                let Some(row) = rows.get(idx) else { return };
+                // SAFETY: a row has `n_vocab` floats, and the context is not touched while the pool works on this job.
+                let row = row.as_ref().map(|row| unsafe { std::slice::from_raw_parts(row.0, n_vocab) });
+                work(idx, row.map_err(Clone::clone));
+            }
+        });
+        done.is_ok() || next.load(Ordering::Relaxed) > 0
     }
 
     /// Refuses what C++ would answer with an abort or an unspecific error, and notes the lengths of the sequences.
@@ -331,6 +384,20 @@ impl Decoder for LlamaDecoder {
         let row = NonNull::new(row.map_err(|reason| EngineError::Decode { reason })?).ok_or_else(missing)?;
         // SAFETY: a row has `n_vocab` floats and stays until the next call that takes the context mutably.
         Ok(unsafe { std::slice::from_raw_parts(row.as_ptr(), self.limits.n_vocab) })
+    }
+
+    fn for_each_row(&mut self, entry_idxs: &[usize], work: &(dyn Fn(usize, Result<&[f32], EngineError>) + Sync)) {
+        let n_threads = lock(&self.pool).n_threads();
+        let is_worth_it = n_threads > 1 && entry_idxs.len() > 1 && entry_idxs.len() * self.limits.n_vocab >= SHARE_FROM;
+        // Where another model waits for the cores, this thread goes on by itself.
+        let is_done = match self.seat.clone() {
+            _ if !is_worth_it => false,
+            Some(seat) => seat.with_free_cores(n_threads, || self.share_rows(entry_idxs, work)).unwrap_or(false),
+            None => self.share_rows(entry_idxs, work),
+        };
+        if !is_done {
+            entry_idxs.iter().enumerate().for_each(|(idx, &entry_idx)| work(idx, self.row(entry_idx)));
+        }
     }
 
     fn copy_prefix(&mut self, from: SeqId, to: SeqId, n_tokens: usize) -> Result<(), CacheRefused> {

@@ -12,6 +12,7 @@
 
 mod backend;
 mod decoder;
+mod draft;
 mod encoder;
 mod encoders;
 mod exit;

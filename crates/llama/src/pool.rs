@@ -20,6 +20,7 @@ pub(crate) struct ThreadPool {
     /// Computes graphs of our own on the pool.
     backend: NonNull<sys::ggml_backend>,
     free_pool: unsafe extern "C" fn(*mut sys::ggml_threadpool),
+    n_threads: usize,
     faults: FaultDomain,
 }
 
@@ -74,7 +75,8 @@ impl CpuBackend {
 impl ThreadPool {
     /// Starts the threads and tags them.
     pub(crate) fn new(n_threads: usize, faults: &FaultDomain) -> Result<Self, String> {
-        let n_threads = c_int::try_from(n_threads).map_err(|_| format!("{n_threads} threads are too many"))?;
+        let count = n_threads;
+        let n_threads = c_int::try_from(count).map_err(|_| format!("{count} threads are too many"))?;
         let cpu = CpuBackend::find()?;
         // SAFETY: a plain struct that ggml fills completely in the next call.
         let mut params: sys::ggml_threadpool_params = unsafe { std::mem::zeroed() };
@@ -96,7 +98,7 @@ impl ThreadPool {
             (cpu.set_pool)(backend.as_ptr(), pool.as_ptr());
             (cpu.set_n_threads)(backend.as_ptr(), n_threads);
         }
-        let mut pool = Self { pool, backend, free_pool: cpu.free_pool, faults: faults.clone() };
+        let mut pool = Self { pool, backend, free_pool: cpu.free_pool, n_threads: count, faults: faults.clone() };
         pool.for_each(&|thread_idx| {
             // The first one is whoever calls; it tags itself.
             if thread_idx > 0 {
@@ -108,6 +110,11 @@ impl ThreadPool {
 
     pub(crate) fn as_ptr(&self) -> *mut sys::ggml_threadpool {
         self.pool.as_ptr()
+    }
+
+    /// Its threads, the calling one included.
+    pub(crate) fn n_threads(&self) -> usize {
+        self.n_threads
     }
 
     /// Runs `job` once on every thread, with the thread's number; number 0 is the calling thread. `job` must not panic.

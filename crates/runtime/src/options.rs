@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use ingle_catalog::{BackendOptions, ModelConfig, TokenCount, TokenPooling, Usecase};
+use ingle_catalog::{BackendOptions, LoadConfig, ModelConfig, TokenCount, TokenPooling, Usecase};
 use ingle_engine::sampling::{self, Dry, DryBreakers, Mirostat, SamplerKind, SamplingParams, Xtc};
 use ingle_engine::{
-    CacheType, ContextOverflow, EmbedOptions, EngineError, FlashAttention, GpuLayers, LoadOptions, Lora, Pooling,
-    Precision, PrefixReuse, RopeScaling, Segment, Speculation, SpeechOptions, SplitMode, Surround, Task, TokenId,
-    Tokenizer, Yarn,
+    CacheType, ContextOverflow, DraftConfig, DraftOptions, EmbedOptions, EngineError, FlashAttention, GpuLayers,
+    LoadOptions, Lora, Pooling, Precision, PrefixReuse, RopeScaling, Segment, Speculation, SpeechOptions, SplitMode,
+    Surround, Task, TokenId, Tokenizer, Yarn,
 };
 
 use ingle_grammar::GrammarSource;
@@ -294,6 +294,10 @@ pub(crate) fn load_options(
         embed: embed_options(&load.options),
         speech: speech_options(config),
         speculation: speculation(load.options.speculation),
+        draft: load
+            .draft_model
+            .as_ref()
+            .map(|file| DraftOptions { path: folder.join(file), config: draft_config(load) }),
     })
 }
 
@@ -351,6 +355,14 @@ fn embed_options(from: &BackendOptions) -> EmbedOptions {
         is_normalized: from.is_normalized,
         dimensions: from.dimensions.iter().map(|size| size.get() as usize).collect(),
         precision: if from.is_bf16 { Precision::Bf16 } else { Precision::F32 },
+    }
+}
+
+fn draft_config(load: &LoadConfig) -> DraftConfig {
+    let usual = DraftConfig::default();
+    DraftConfig {
+        most: load.n_draft.map_or(usual.most, |n| n.get() as usize),
+        least_chance: load.options.least_draft_chance.unwrap_or(usual.least_chance),
     }
 }
 

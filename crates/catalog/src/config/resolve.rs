@@ -203,6 +203,7 @@ fn mirostat(yaml: &ModelYaml) -> Resolved<Option<Mirostat>> {
 }
 
 fn load_config(yaml: &ModelYaml, parameters: &ParametersYaml) -> Resolved<LoadConfig> {
+    let (options, of_options) = backend_options(&texts(&yaml.options))?;
     Ok(LoadConfig {
         context_size: context_size(yaml.context_size)?,
         threads: positive("threads", yaml.threads)?,
@@ -220,13 +221,14 @@ fn load_config(yaml: &ModelYaml, parameters: &ParametersYaml) -> Resolved<LoadCo
         rope_freq_scale: real("parameters.rope_freq_scale", parameters.rope_freq_scale, 0.0, 1e6)?
             .filter(|scale| *scale > 0.0),
         mmproj: inner_file("mmproj", &yaml.mmproj)?,
-        draft_model: inner_file("draft_model", &yaml.draft_model)?,
+        draft_model: inner_file("draft_model", &yaml.draft_model)?.or(of_options.draft_model),
+        n_draft: positive("n_draft", yaml.n_draft)?.or(of_options.n_draft),
         loras: more::loras(yaml)?,
         rope_scaling: more::rope_scaling(yaml)?,
         yarn: more::yarn(yaml)?,
         no_kv_offload: on(yaml.no_kv_offloading),
         overrides: more::overrides(yaml)?,
-        options: backend_options(&texts(&yaml.options))?,
+        options,
     })
 }
 
@@ -297,8 +299,15 @@ fn cache_type(key: &'static str, value: &Option<Text>) -> Resolved<Option<String
     bad(key, format!("{written:?} is not one of {}", TYPES.join(", ")))
 }
 
-fn backend_options(written: &[String]) -> Resolved<BackendOptions> {
-    let mut options = BackendOptions::default();
+/// What `options:` say about the draft model, which has keys of its own, too.
+#[derive(Default)]
+struct DraftOptions {
+    draft_model: Option<String>,
+    n_draft: Option<NonZeroU32>,
+}
+
+fn backend_options(written: &[String]) -> Resolved<(BackendOptions, DraftOptions)> {
+    let (mut options, mut draft) = (BackendOptions::default(), DraftOptions::default());
     for line in written {
         let (key, value) = match line.split_once(':') {
             Some((key, value)) => (key.trim(), Some(value.trim())),
@@ -310,6 +319,9 @@ fn backend_options(written: &[String]) -> Resolved<BackendOptions> {
             }
             "parallel" | "n_parallel" => options.parallel = option_count(line, value)?,
             "swa_full" => options.swa_full = Some(option_flag(line, value)?),
+            "spec_model" => draft.draft_model = inner_file("options", &value.map(|value| Text(value.to_owned())))?,
+            "spec_n_max" => draft.n_draft = option_count(line, value)?,
+            "spec_p_min" => options.least_draft_chance = Some(more::probability(line, value)?),
             "spec_type" => options.speculation = Some(speculation(line, value)?),
             "context_shift" => options.context_shift = Some(option_flag(line, value)?),
             "check_tensors" => options.check_tensors = Some(option_flag(line, value)?),
@@ -333,16 +345,18 @@ fn backend_options(written: &[String]) -> Resolved<BackendOptions> {
             _ => {}
         }
     }
-    Ok(options)
+    Ok((options, draft))
 }
 
-/// Whether tokens are guessed: from the text itself, or not at all.
+/// Whether tokens are guessed: from the text itself and by the draft model where there is one, or not at all.
 fn speculation(line: &str, value: Option<&str>) -> Resolved<bool> {
     match value {
         Some("none") => Ok(false),
+        Some("draft" | "draft-simple") => Ok(true),
         Some(kind) if kind.starts_with("ngram") => Ok(true),
         Some(_) | None => {
-            bad("options", format!("{line:?}: use spec_type:none or spec_type:ngram; no other kind is there"))
+            let kinds = "spec_type:none, spec_type:ngram or, with a draft_model, spec_type:draft";
+            bad("options", format!("{line:?}: use {kinds}; no other kind is there"))
         }
     }
 }

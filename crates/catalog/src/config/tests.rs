@@ -88,6 +88,9 @@ fn bad_values_name_their_key() {
         ("options: ['parallel:many']", "options"),
         ("options: ['swa_full:perhaps']", "options"),
         ("options: ['spec_type:oracle']", "options"),
+        ("options: ['spec_model:../a']", "options"),
+        ("options: ['spec_p_min:2']", "options"),
+        ("n_draft: -1", "n_draft"),
         ("options: ['pooling:none']", "options"),
         ("options: ['pooling:most']", "options"),
         ("options: ['embd_normalize:1']", "options"),
@@ -222,4 +225,18 @@ fn options_of_models_that_hear_are_read_and_checked() {
     for wrong in ["vad_filter:maybe", "vad_threshold:2", "vad_model:", "vad_model:../x", "speech_pad_ms:-1"] {
         assert!(with(wrong).is_err(), "{wrong}");
     }
+}
+
+#[test]
+fn a_draft_model_has_keys_of_its_own_and_options() {
+    let draft = |text: &str| {
+        let load = config(text).unwrap().load;
+        let chance = load.options.least_draft_chance;
+        (load.draft_model, load.n_draft.map(|n| n.get()), chance, load.options.speculation)
+    };
+    let small = || Some("small.gguf".to_owned());
+    assert_eq!(draft("{draft_model: small.gguf, n_draft: 4}"), (small(), Some(4), None, None));
+    let options = "options: ['spec_type:draft', 'spec_model:small.gguf', 'spec_n_max:6', 'spec_p_min:0.7']";
+    assert_eq!(draft(options), (small(), Some(6), Some(0.7), Some(true)));
+    assert_eq!(draft("n_draft: 0"), (None, None, None, None));
 }

@@ -9,6 +9,7 @@ mod encoders;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use encoders::{FakeEmbed, FakeEncoder, FakeRerank, N_EMBD, embed_model, rerank_model, vector};
 
@@ -163,6 +164,8 @@ pub struct FakeDecoder {
     /// Rows of the last step: entry index and logits.
     rows: Vec<(usize, Vec<f32>)>,
     faults: Option<FaultReporter>,
+    /// How long a step takes at least.
+    step_time: Duration,
 }
 
 /// Limits of a small fake model.
@@ -195,12 +198,19 @@ impl FakeDecoder {
             next_cell: 0,
             rows: Vec::new(),
             faults: None,
+            step_time: Duration::ZERO,
         }
     }
 
     /// Where [`POISON_ABORT`] reports to.
     pub fn with_faults(mut self, faults: FaultReporter) -> Self {
         self.faults = Some(faults);
+        self
+    }
+
+    /// Takes so long for each step.
+    pub fn with_step_time(mut self, step_time: Duration) -> Self {
+        self.step_time = step_time;
         self
     }
 
@@ -301,6 +311,9 @@ impl Decoder for FakeDecoder {
     fn decode(&mut self, batch: &[BatchToken]) -> Result<(), DecodeError> {
         assert!(!batch.is_empty(), "an empty batch is never sent");
         assert!(batch.len() <= self.limits.n_batch, "a batch has a bound");
+        if !self.step_time.is_zero() {
+            std::thread::sleep(self.step_time);
+        }
         for entry in batch {
             match (entry.token, &self.faults) {
                 (POISON_STEP, _) => return Err(DecodeError::Failed { reason: "poisoned step".into() }),
@@ -335,6 +348,21 @@ impl Decoder for FakeDecoder {
         let row = self.rows.iter().find(|(idx, _)| *idx == entry_idx);
         let missing = || EngineError::Decode { reason: format!("entry {entry_idx} asked for no row") };
         row.map(|(_, row)| row.as_slice()).ok_or_else(missing)
+    }
+
+    fn for_each_row(&mut self, entry_idxs: &[usize], work: &(dyn Fn(usize, Result<&[f32], EngineError>) + Sync)) {
+        let rows: Vec<_> = entry_idxs.iter().map(|&entry_idx| self.row(entry_idx).map(<[f32]>::to_vec)).collect();
+        let half = |odd: usize| {
+            let rows = rows.iter().enumerate().filter(|(idx, _)| idx % 2 == odd);
+            rows.for_each(|(idx, row)| work(idx, row.as_deref().map_err(Clone::clone)));
+        };
+        if rows.len() < 2 {
+            return half(0);
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| half(1));
+            half(0);
+        });
     }
 
     fn copy_prefix(&mut self, from: SeqId, to: SeqId, n_tokens: usize) -> Result<(), CacheRefused> {
@@ -411,12 +439,9 @@ impl Decoder for FakeDecoder {
     }
 }
 
-/// Starts a fake text model with `n_slots` slots.
-///
-/// # Errors
-/// As [`TextModel::start`].
-pub fn start(limits: DecoderLimits, n_slots: usize, answers: Answers) -> Result<TextModel, EngineError> {
-    let config = TextConfig {
+/// Settings of a fake text model with `n_slots` slots.
+pub fn config(n_slots: usize) -> TextConfig {
+    TextConfig {
         speculation: crate::Speculation::default(),
         name: "fake".into(),
         n_slots,
@@ -425,8 +450,15 @@ pub fn start(limits: DecoderLimits, n_slots: usize, answers: Answers) -> Result<
         overflow: ContextOverflow::Stop,
         chat_template: None,
         architecture: "fake".into(),
-    };
-    TextModel::start(config, Arc::new(FakeTokenizer::default()), move |faults| {
+    }
+}
+
+/// Starts a fake text model with `n_slots` slots.
+///
+/// # Errors
+/// As [`TextModel::start`].
+pub fn start(limits: DecoderLimits, n_slots: usize, answers: Answers) -> Result<TextModel, EngineError> {
+    TextModel::start(config(n_slots), Arc::new(FakeTokenizer::default()), move |faults| {
         Ok(FakeDecoder::new(limits, answers).with_faults(faults))
     })
 }

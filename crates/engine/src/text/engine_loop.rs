@@ -1,13 +1,15 @@
 //! The thread that owns a decoder: drain, decide, compute, sample, send.
 
+use std::any::Any;
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::channel::{Channel, Sent, Terminal};
+use super::draft::{Draft, Drafter};
 use super::guard::{Forcing, Guard, MaskThread, Patience, Ruling};
-use super::lookup::{GuessMeter, Lookup, Offer};
+use super::guessing::{Guesses, Guessing};
 use super::pacer::{Pacer, PromptOutlook, PromptPart};
 use super::parking::ParkMeter;
 use super::request::{EndOfGeneration, Ended, FinishReason, PrefixReuse, Queued, TokenEvent};
@@ -39,8 +41,8 @@ struct Live {
     late_row: Option<Vec<f32>>,
     /// How long it may run.
     time_limit: Option<Duration>,
-    /// Its text so far, if its tokens may be guessed.
-    lookup: Option<Lookup>,
+    /// What may come next, if its tokens may be guessed.
+    guesses: Option<Guesses>,
 }
 
 /// The state of the thread.
@@ -53,9 +55,9 @@ pub(super) struct EngineLoop<D> {
     live: BTreeMap<RequestId, Live>,
     pacer: Pacer,
     parking: ParkMeter,
-    guessing: GuessMeter,
-    /// Buffers for sampling, shared by all sequences.
-    scratch: Scratch,
+    guessing: Guessing,
+    /// Buffers for sampling, shared by all sequences: one for each thread that samples.
+    scratches: Mutex<Vec<Scratch>>,
     /// States of finished prefixes that have left the cache.
     saved: BTreeMap<StateKey, Vec<u8>>,
     most_saved_bytes: usize,
@@ -85,27 +87,79 @@ enum Chosen {
     Complete,
 }
 
+/// An answer whose next token is chosen from its row.
+struct Choice<'a> {
+    sampler: &'a mut Sampler,
+    late_row: &'a mut Option<Vec<f32>>,
+    ruling: Option<Ruling>,
+    /// `None` where the mask for the row is late.
+    chosen: Option<Result<Chosen, EngineError>>,
+}
+
+impl Choice<'_> {
+    fn make(&mut self, scratches: &Mutex<Vec<Scratch>>, row: Result<&[f32], EngineError>) {
+        let Some(ruling) = self.ruling.take() else { return };
+        self.chosen = match row {
+            // The others go on; this one is sampled when its mask comes.
+            Ok(row) if ruling == Ruling::Late => {
+                *self.late_row = Some(row.to_vec());
+                None
+            }
+            Ok(row) => Some(choose(self.sampler, scratches, row, ruling)),
+            Err(error) => Some(Err(error)),
+        };
+    }
+
+    /// What came out, once all rows were looked at.
+    fn end(self) -> Option<Result<Chosen, EngineError>> {
+        match self.ruling {
+            Some(_) => Some(Err(EngineError::Decode { reason: "the threads that sample ended early".into() })),
+            None => self.chosen,
+        }
+    }
+}
+
 /// The next token of an answer from its row, under its constraint's ruling.
-fn choose(live: &mut Live, scratch: &mut Scratch, row: &[f32], ruling: Ruling) -> Result<Chosen, EngineError> {
+fn choose(
+    sampler: &mut Sampler,
+    scratches: &Mutex<Vec<Scratch>>,
+    row: &[f32],
+    ruling: Ruling,
+) -> Result<Chosen, EngineError> {
     let mask = match ruling {
         Ruling::All => None,
         Ruling::These(mask) => Some(mask),
         Ruling::Complete => return Ok(Chosen::Complete),
         Ruling::Forced(tokens) => {
-            tokens.iter().for_each(|&token| live.sampler.accept(token));
+            tokens.iter().for_each(|&token| sampler.accept(token));
             return Ok(Chosen::Forced(tokens));
         }
         Ruling::Failed(error) => return Err(error.into()),
         Ruling::Late => return Err(EngineError::Decode { reason: "a mask is late; this is a bug".into() }),
     };
-    let sampled = live.sampler.sample_with(scratch, row, mask.as_deref())?;
-    live.sampler.accept(sampled.token);
+    let mut scratch = lock(scratches).pop().unwrap_or_default();
+    let sampled = sampler.sample_with(&mut scratch, row, mask.as_deref());
+    lock(scratches).push(scratch);
+    let sampled = sampled?;
+    sampler.accept(sampled.token);
     Ok(Chosen::Token(sampled))
 }
 
 impl<D: Decoder> EngineLoop<D> {
-    pub(super) fn new(decoder: D, tokenizer: Arc<dyn Tokenizer>, config: &TextConfig, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(
+        (decoder, draft): (D, Option<Draft>),
+        tokenizer: Arc<dyn Tokenizer>,
+        config: &TextConfig,
+        shared: Arc<Shared>,
+    ) -> Self {
         let limits = decoder.limits().clone();
+        let drafter = draft.and_then(|draft| {
+            let drafter = Drafter::new(draft, &limits, config.n_slots);
+            if drafter.is_none() {
+                tracing::warn!(model = config.name, "the draft model is not used: its state cannot be cut");
+            }
+            drafter
+        });
         // Requests pass through the queue on their way to a slot, so those that will find one count here too.
         let max_waiting = config.max_waiting + config.n_slots;
         let scheduler = Scheduler::new(SchedulerConfig { limits, n_slots: config.n_slots, max_waiting });
@@ -118,8 +172,8 @@ impl<D: Decoder> EngineLoop<D> {
             live: BTreeMap::new(),
             pacer: Pacer::default(),
             parking: ParkMeter::default(),
-            guessing: GuessMeter::default(),
-            scratch: Scratch::default(),
+            guessing: Guessing::new(drafter),
+            scratches: Mutex::default(),
             saved: BTreeMap::new(),
             most_saved_bytes: config.most_saved_bytes,
             stats: TextStats::default(),
@@ -208,7 +262,7 @@ impl<D: Decoder> EngineLoop<D> {
                 forcing: if samples { Forcing::Samples } else { Forcing::Takes },
                 time_limit: request.time_limit,
                 late_row: None,
-                lookup,
+                guesses: lookup.map(Guesses::new),
             };
             self.live.insert(id, live);
             if let Err(error) = self.scheduler.admit(submission) {
@@ -294,7 +348,7 @@ impl<D: Decoder> EngineLoop<D> {
         if step.n_guesses > 0 {
             // Tokens that were forced on other answers cost something, too.
             if let Some(plain) = self.pacer.plain_secs(n_answers).filter(|_| step.n_prompt_tokens == 0) {
-                self.guessing.record(plain, step.n_guesses, took);
+                self.guessing.meter().record(plain, step.n_guesses, took);
             }
             self.pacer.grow_old(n_answers);
             self.stats.guesses += step.n_guesses as u64;
@@ -314,13 +368,11 @@ impl<D: Decoder> EngineLoop<D> {
         let Some(plain) = self.pacer.plain_secs(n_answers).filter(|_| !self.pacer.wants_plain(n_answers)) else {
             return;
         };
-        let live = self.live.iter().filter(|(_, live)| live.started.is_some() && !live.channel.is_full());
-        let lookups = live.filter_map(|(&id, live)| Some((id, live.lookup.as_ref()?)));
-        let lookups: Vec<_> = lookups.filter(|(_, lookup)| !lookup.guesses(1).is_empty()).collect();
-        let offers: Vec<Offer> = lookups.iter().map(|(_, lookup)| lookup.offer()).collect();
-        let n_guesses = self.guessing.share(plain, n_answers, &offers);
-        for ((id, lookup), n) in lookups.into_iter().zip(n_guesses).filter(|&(_, n)| n > 0) {
-            self.scheduler.set_guesses(id, lookup.guesses(n));
+        let is_next = |live: &Live| live.started.is_some() && live.late_row.is_none() && !live.channel.is_full();
+        let live = self.live.iter_mut().filter(|(_, live)| is_next(live));
+        let answers = live.filter_map(|(&id, live)| Some((id, live.guesses.as_mut()?))).collect();
+        for (id, guesses) in self.guessing.choose(&self.shared.name, plain, n_answers, answers) {
+            self.scheduler.set_guesses(id, &guesses);
         }
     }
 
@@ -377,27 +429,44 @@ impl<D: Decoder> EngineLoop<D> {
     }
 
     fn sample(&mut self, entries: &[StepEntry]) {
-        for (entry_idx, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.token.wants_row) {
-            if entry.is_guess {
-                // Whoever sampled the row before has looked at it.
-                continue;
+        // Whoever samples the row before a guess looks at the guess's own.
+        let sampled = (0..entries.len()).filter(|&idx| entries[idx].token.wants_row && !entries[idx].is_guess);
+        let is_guessed = |&idx: &usize| entries.get(idx + 1).is_some_and(|next| next.is_guess);
+        let (guessed, plain): (Vec<usize>, Vec<usize>) = sampled.partition(is_guessed);
+        self.sample_plain(entries, &plain);
+        guessed.into_iter().for_each(|entry_idx| self.sample_guessed(entries, entry_idx));
+    }
+
+    /// Samples answers from one row each, several at once where the decoder has threads for that.
+    fn sample_plain(&mut self, entries: &[StepEntry], entry_idxs: &[usize]) {
+        let wanted: BTreeMap<RequestId, usize> =
+            entry_idxs.iter().map(|&entry_idx| (entries[entry_idx].request, entry_idx)).collect();
+        let (mut ids, mut rows, mut choices) = (Vec::new(), Vec::new(), Vec::new());
+        for (&id, live) in &mut self.live {
+            let Some(&entry_idx) = wanted.get(&id) else { continue };
+            let ruling = Some(live.guard.ruling(Patience::Short));
+            ids.push(id);
+            rows.push(entry_idx);
+            let Live { sampler, late_row, .. } = live;
+            choices.push(Mutex::new(Choice { sampler, late_row, ruling, chosen: None }));
+        }
+        assert_eq!(ids.len(), wanted.len(), "a request in a step is live; this is a bug");
+        let panic: Mutex<Option<Box<dyn Any + Send>>> = Mutex::default();
+        let scratches = &self.scratches;
+        self.decoder.for_each_row(&rows, &|idx, row| {
+            let make = || lock(&choices[idx]).make(scratches, row);
+            if let Err(reason) = catch_unwind(AssertUnwindSafe(make)) {
+                *lock(&panic) = Some(reason);
             }
-            if entries.get(entry_idx + 1).is_some_and(|next| next.is_guess) {
-                self.sample_guessed(entries, entry_idx);
-                continue;
-            }
-            let id = entry.request;
-            let live = self.live.get_mut(&id).expect("a request in a step is live; this is a bug");
-            let ruling = live.guard.ruling(Patience::Short);
-            match self.decoder.row(entry_idx) {
-                // The others go on; this one is sampled when its mask comes.
-                Ok(row) if ruling == Ruling::Late => live.late_row = Some(row.to_vec()),
-                Ok(row) => {
-                    let sampled = choose(live, &mut self.scratch, row, ruling);
-                    self.deliver(id, sampled);
-                }
-                Err(error) => self.deliver(id, Err(error)),
-            }
+        });
+        if let Some(reason) = lock(&panic).take() {
+            resume_unwind(reason);
+        }
+        let chosen =
+            choices.into_iter().map(|choice| choice.into_inner().unwrap_or_else(PoisonError::into_inner).end());
+        let chosen: Vec<_> = chosen.collect();
+        for (id, chosen) in ids.into_iter().zip(chosen).filter_map(|(id, chosen)| Some((id, chosen?))) {
+            self.deliver(id, chosen);
         }
     }
 
@@ -416,7 +485,7 @@ impl<D: Decoder> EngineLoop<D> {
                     self.scheduler.drop_guesses(id);
                     break;
                 }
-                Ok(row) => choose(live, &mut self.scratch, row, ruling),
+                Ok(row) => choose(&mut live.sampler, &self.scratches, row, ruling),
                 Err(error) => Err(error),
             };
             let sampled = match &chosen {
@@ -451,7 +520,7 @@ impl<D: Decoder> EngineLoop<D> {
                 continue;
             }
             if let Some(row) = live.late_row.take() {
-                let sampled = choose(live, &mut self.scratch, &row, ruling);
+                let sampled = choose(&mut live.sampler, &self.scratches, &row, ruling);
                 self.deliver(id, sampled);
             }
         }
@@ -494,8 +563,8 @@ impl<D: Decoder> EngineLoop<D> {
                 self.scheduler.set_resting(id, sent == Sent::Full);
                 if let Some(live) = self.live.get_mut(&id) {
                     live.guard.accept(token, live.forcing, self.masks.as_ref());
-                    if let Some(lookup) = &mut live.lookup {
-                        lookup.push(token);
+                    if let Some(is_right) = live.guesses.as_mut().and_then(|guesses| guesses.push(token)) {
+                        self.guessing.learn(is_right);
                     }
                 }
             }
@@ -509,8 +578,9 @@ impl<D: Decoder> EngineLoop<D> {
             let at = Instant::now();
             let sent = self.live[&id].channel.send(TokenEvent { token, logprob: None, at });
             let verdict = self.scheduler.push_forced(id, token);
-            if let Some(lookup) = self.live.get_mut(&id).and_then(|live| live.lookup.as_mut()) {
-                lookup.push(token);
+            if let Some(guesses) = self.live.get_mut(&id).and_then(|live| live.guesses.as_mut()) {
+                // No model chose it, so it says nothing about the draft model.
+                guesses.push(token);
             }
             match (sent, verdict) {
                 (Sent::ReaderGone, _) => return, // the next look at the readers cancels it
@@ -526,6 +596,7 @@ impl<D: Decoder> EngineLoop<D> {
     /// Sends the terminal event and forgets the request.
     fn end(&mut self, id: RequestId, terminal: Terminal) {
         let Some(live) = self.live.remove(&id) else { return };
+        self.guessing.release(id);
         {
             let mut registry = lock(&self.shared.registry);
             registry.open.remove(&id);

@@ -36,7 +36,7 @@ const HOPE: f64 = 0.6;
 /// Part of a plain step that a row is expected to add before it was measured.
 const FIRST_GUESS: f64 = 0.5;
 /// Guesses of an answer that are right this often should be checked now and then, to see whether a row is still as dear…
-const GOOD_RATE: f64 = 0.75;
+pub(super) const GOOD_RATE: f64 = 0.75;
 /// …as it is believed to be: with every step that checks none of them, less by this part.
 const DOUBT: f64 = 1.0 / 256.0;
 
@@ -89,6 +89,11 @@ impl Lookup {
         }
     }
 
+    /// Prompt and answer so far.
+    pub(super) fn text(&self) -> &[TokenId] {
+        &self.tokens
+    }
+
     /// At most `n` tokens that are expected next.
     pub(super) fn guesses(&self, n: usize) -> &[TokenId] {
         match self.expected {
@@ -139,7 +144,7 @@ impl GuessMeter {
     }
 
     /// Seconds of each of `n_guesses` rows. Sizes that were never tried are hoped to cost a little less than smaller ones.
-    fn row_secs(&self, n_guesses: usize, plain_secs: f64) -> f64 {
+    pub(super) fn row_secs(&self, n_guesses: usize, plain_secs: f64) -> f64 {
         let (smaller, larger) = self.row_secs.split_at(size(n_guesses) + 1);
         let below = smaller.iter().rev().zip(0..).find_map(|(&secs, n)| secs.map(|secs| secs * HOPE.powi(n)));
         below.or_else(|| larger.iter().find_map(|&secs| secs)).unwrap_or(FIRST_GUESS * plain_secs)

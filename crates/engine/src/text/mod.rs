@@ -6,9 +6,13 @@
 mod channel;
 #[cfg(test)]
 mod constrained;
+mod draft;
+#[cfg(test)]
+mod drafted;
 mod engine_loop;
 mod generation;
 mod guard;
+mod guessing;
 mod inbox;
 mod lookup;
 mod pacer;
@@ -25,6 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use channel::Channel;
+pub use draft::{Draft, DraftConfig};
 use engine_loop::EngineLoop;
 pub use generation::{BlockingGeneration, Generation};
 use inbox::Inbox;
@@ -206,6 +211,22 @@ impl TextModel {
         D: Decoder + 'static,
         B: FnOnce(FaultReporter) -> Result<D, EngineError> + Send + 'static,
     {
+        Self::start_with_draft(config, tokenizer, move |faults| Ok((build(faults)?, None)))
+    }
+
+    /// As [`Self::start`], with a draft model where `build` gives one.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with_draft<D, B>(
+        config: TextConfig,
+        tokenizer: Arc<dyn Tokenizer>,
+        build: B,
+    ) -> Result<Self, EngineError>
+    where
+        D: Decoder + 'static,
+        B: FnOnce(FaultReporter) -> Result<(D, Option<Draft>), EngineError> + Send + 'static,
+    {
         let shared = Arc::new(Shared {
             name: config.name.clone(),
             inbox: Arc::new(Inbox::new()),
@@ -218,8 +239,8 @@ impl TextModel {
             let (owner, tokenizer, config) = (Arc::clone(&shared), Arc::clone(&tokenizer), config.clone());
             let body = move || {
                 engine_loop::guard(&owner, || match build(FaultReporter::new(Arc::clone(&owner) as Arc<dyn Mortal>)) {
-                    Ok(decoder) => {
-                        let engine = EngineLoop::new(decoder, tokenizer, &config, Arc::clone(&owner));
+                    Ok(decoders) => {
+                        let engine = EngineLoop::new(decoders, tokenizer, &config, Arc::clone(&owner));
                         let _ = built_sender.send(Ok(engine.limits().clone()));
                         engine.run();
                     }

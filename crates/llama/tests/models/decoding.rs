@@ -170,3 +170,28 @@ fn jobs_reach_every_compute_thread() {
     seen.sort_unstable();
     assert_eq!(seen, [0, 1, 2]);
 }
+
+#[test]
+fn rows_are_shared_by_the_compute_threads() {
+    let Some(mut decoder) = decoder(|options| options.threads = Some(3)) else { return };
+    let entry = |seq, wants_row| BatchToken { token: 100 + seq, position: 0, seq, wants_row };
+    let batch: Vec<_> = (0..8).map(|seq| entry(seq, seq != 3)).collect();
+    decoder.decode(&batch).unwrap();
+    let expected: Vec<Option<Vec<f32>>> = (0..8).map(|idx| decoder.row(idx).ok().map(<[f32]>::to_vec)).collect();
+    let seen = std::sync::Mutex::new(Vec::new());
+    let order = [7, 0, 3, 1, 6, 5, 4, 2];
+    decoder.for_each_row(&order, &|idx, row| {
+        // Long enough for the others to take some.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let row = row.ok().map(<[f32]>::to_vec);
+        seen.lock().unwrap().push((idx, row, std::thread::current().id()));
+    });
+    let mut seen = seen.into_inner().unwrap();
+    seen.sort_by_key(|(idx, ..)| *idx);
+    assert_eq!(seen.iter().map(|(idx, ..)| *idx).collect::<Vec<_>>(), (0..8).collect::<Vec<_>>());
+    let threads: std::collections::HashSet<_> = seen.iter().map(|(.., thread)| *thread).collect();
+    assert_eq!(threads.len(), 3);
+    for (idx, row, _) in seen {
+        assert!(row == expected[order[idx]], "row {idx}");
+    }
+}

@@ -1,8 +1,9 @@
 //! Answers through the engine thread.
 
-use ingle_engine::GenerationEvent;
+use ingle_engine::{Backend, DraftOptions, GenerationEvent, LoadOptions, Speculation};
+use ingle_llama::LlamaBackend;
 
-use crate::common::{GEMMA, SMOLLM, answer, collect, greedy, load, model_path, options, text, tokens};
+use crate::common::{GEMMA, SMOLLM, answer, collect, greedy, hardware, load, model_path, options, text, tokens};
 
 /// Prose whose tokens differ everywhere, so that a prefix matches only itself.
 fn prose(n_words: usize) -> String {
@@ -24,6 +25,46 @@ fn a_chat_model_answers() {
     assert!(model.config().chat_template.is_some(), "the file brings a template");
     assert_eq!(engine.placement, "CPU");
     assert!(engine.memory.total_bytes() > 98_000_000);
+}
+
+/// A model that guesses for itself is always right and never cheap: it is tried, and changes nothing.
+#[test]
+fn a_draft_model_changes_no_answer() {
+    let (Some(path), Some(plain)) = (model_path(SMOLLM), load(SMOLLM, "plain")) else { return };
+    let drafted = LoadOptions {
+        draft: Some(DraftOptions { path: path.clone(), ..DraftOptions::default() }),
+        ..options(path, "drafted")
+    };
+    let estimate = LlamaBackend.estimate(&drafted).unwrap().total_bytes();
+    let drafted = LlamaBackend.load(&drafted, &hardware()).unwrap();
+    assert!(drafted.placement.contains("its draft model: CPU"), "{}", drafted.placement);
+    let taken = drafted.memory.total_bytes();
+    assert!(
+        taken > 19 * plain.memory.total_bytes() / 10 && estimate.abs_diff(taken) < taken / 10,
+        "{estimate}, {taken}"
+    );
+    let (plain, drafted) = (text(&plain), text(&drafted));
+    let prompts = ["The river and the town", "Once upon a time", "A list of birds:"].map(|text| tokens(&plain, text));
+    let open: Vec<_> = prompts.iter().map(|prompt| drafted.submit(greedy(prompt.clone(), 60)).unwrap()).collect();
+    for (prompt, generation) in prompts.iter().zip(open) {
+        let expected = answer(&plain, greedy(prompt.clone(), 60)).unwrap();
+        assert_eq!(collect(generation).unwrap().tokens, expected.tokens);
+    }
+    let stats = drafted.stats();
+    assert!(stats.guesses_right > 0, "{stats:?}");
+}
+
+#[test]
+fn a_draft_model_of_another_family_is_refused() {
+    let (Some(path), Some(other)) = (model_path(SMOLLM), model_path(GEMMA)) else { return };
+    let drafted = LoadOptions {
+        draft: Some(DraftOptions { path: other, ..DraftOptions::default() }),
+        ..options(path, "drafted")
+    };
+    let error = LlamaBackend.load(&drafted, &hardware()).unwrap_err().to_string();
+    assert!(error.contains("262144 tokens and the model 49152") && error.contains("same family"), "{error}");
+    let off = LoadOptions { speculation: Speculation::Off, ..drafted };
+    assert_eq!(LlamaBackend.load(&off, &hardware()).unwrap().placement, "CPU");
 }
 
 /// The same prompt with a cold and a warm prefix cache, alone and among others, gives the same tokens.
