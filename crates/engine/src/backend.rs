@@ -337,9 +337,9 @@ pub trait Backend: Send + Sync {
         &[]
     }
 
-    /// Does it put models onto GPUs where there are any? Else only main memory counts for its models, and none leaves a
-    /// GPU for them.
-    fn uses_gpus(&self) -> bool {
+    /// Does it put a model with these options onto GPUs where there are any? Else only main memory counts for it, and no
+    /// other one leaves a GPU for it.
+    fn uses_gpus(&self, _options: &LoadOptions) -> bool {
         false
     }
 

@@ -95,8 +95,8 @@ impl Backend for LlamaBackend {
         "llama-cpp"
     }
 
-    fn uses_gpus(&self) -> bool {
-        true
+    fn uses_gpus(&self, options: &LoadOptions) -> bool {
+        options.gpu_layers != GpuLayers::Count(0)
     }
 
     fn poison(&self) -> Option<String> {

@@ -485,8 +485,8 @@ impl Backend for FakeBackend {
         "llama-cpp"
     }
 
-    fn uses_gpus(&self) -> bool {
-        true
+    fn uses_gpus(&self, options: &LoadOptions) -> bool {
+        options.gpu_layers != GpuLayers::Count(0)
     }
 
     fn estimate(&self, options: &LoadOptions) -> Result<MemoryEstimate, EngineError> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ingle_catalog::{ModelConfig, Residency};
-use ingle_engine::{Backend, GpuLayers, Hardware, LoadOptions};
+use ingle_engine::{Backend, Hardware, LoadOptions};
 use tokio::sync::watch as channel;
 
 use super::{Manager, Resident, Slot, State, lock};
@@ -115,7 +115,7 @@ impl Manager {
             config,
             wanted_bytes: backend.estimate(options)?.total_bytes(),
             least_bytes: least.total_bytes(),
-            wants_gpus: backend.uses_gpus() && options.gpu_layers != GpuLayers::Count(0),
+            wants_gpus: backend.uses_gpus(options),
         };
         loop {
             let Some(victim) = self.next_victim(&need)? else { return Ok(()) };

@@ -22,8 +22,8 @@ impl Backend for Counting {
         "llama-cpp"
     }
 
-    fn uses_gpus(&self) -> bool {
-        true
+    fn uses_gpus(&self, options: &LoadOptions) -> bool {
+        self.inner.uses_gpus(options)
     }
 
     fn poison(&self) -> Option<String> {
