@@ -2,7 +2,7 @@
 
 use ingle_engine::{Backend, Engine, EngineError, Hardware, LoadOptions, MemoryEstimate};
 
-use crate::embed;
+use crate::{device, embed};
 
 /// Names of LocalAI's backends whose models are run here.
 const OTHER_NAMES: [&str; 4] = ["transformers", "rerankers", "sentencetransformers", "huggingface-embeddings"];
@@ -18,6 +18,14 @@ impl Backend for CandleBackend {
 
     fn other_names(&self) -> &[&str] {
         &OTHER_NAMES
+    }
+
+    fn uses_gpus(&self, options: &LoadOptions) -> bool {
+        device::may_use_gpu(options)
+    }
+
+    fn poison(&self) -> Option<String> {
+        device::poison()
     }
 
     fn estimate(&self, options: &LoadOptions) -> Result<MemoryEstimate, EngineError> {

@@ -5,8 +5,12 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod device;
 mod embed;
 pub mod speech;
 mod weights;
 
 pub use backend::CandleBackend;
+
+/// Can models of this crate be computed on NVIDIA GPUs in this program?
+pub const HAS_CUDA: bool = cfg!(feature = "cuda");

@@ -21,7 +21,7 @@ pub(super) enum Sight {
 
 impl Sight {
     /// The keys that the queries `from..to` of a sequence of `len` tokens see, together.
-    fn keys(self, from: usize, to: usize, len: usize) -> (usize, usize) {
+    pub(super) fn keys(self, from: usize, to: usize, len: usize) -> (usize, usize) {
         match self {
             Self::Whole => (0, len),
             Self::Causal => (0, to),
@@ -29,7 +29,7 @@ impl Sight {
         }
     }
 
-    fn sees(self, query: usize, key: usize) -> bool {
+    pub(super) fn sees(self, query: usize, key: usize) -> bool {
         match self {
             Self::Whole => true,
             Self::Causal => key <= query,
@@ -63,7 +63,7 @@ pub(super) struct Buckets {
 
 impl Buckets {
     /// The number for a key `distance` behind (negative: in front of) the query.
-    fn number(&self, distance: isize, head: usize) -> f32 {
+    pub(super) fn number(&self, distance: isize, head: usize) -> f32 {
         let half = self.n_buckets / 2;
         let exact = half / 2;
         let size = distance.unsigned_abs();
@@ -113,9 +113,9 @@ impl Heads {
 #[derive(Debug, Clone)]
 pub(super) struct Rotation {
     /// `[n_positions, n_pairs]`
-    cosines: Vec<f32>,
-    sines: Vec<f32>,
-    n_pairs: usize,
+    pub(super) cosines: Vec<f32>,
+    pub(super) sines: Vec<f32>,
+    pub(super) n_pairs: usize,
 }
 
 impl Rotation {

@@ -260,6 +260,12 @@ impl Encoder {
         self.layers.iter().map(work).sum()
     }
 
+    /// Widths of hidden and inner states.
+    pub(super) fn sizes(&self) -> [u64; 2] {
+        let n_inner = self.layers.first().map_or(0, |layer| layer.down.n_in);
+        [self.embeddings.n_embd as u64, n_inner as u64]
+    }
+
     /// Runs the sequences and hands each one's hidden states, `[n_tokens, n_embd]`, to `finish`. Results are in the
     /// order of the sequences. Each thread takes a pack of them; for fewer packs than threads, all threads share the
     /// products of one.

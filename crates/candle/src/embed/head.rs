@@ -75,8 +75,13 @@ impl Dense {
     }
 }
 
-/// Loads the steps behind pooling; `n` are the numbers of the pooled vector. Gives the numbers of the last vector too.
-pub(super) fn load_steps(steps: &[Step], mut n: usize) -> Result<(Vec<Transform>, usize), EngineError> {
+/// Loads the steps behind pooling, for an encoder with these products; `n` are the numbers of the pooled vector. Gives the
+/// numbers of the last vector too.
+pub(super) fn load_steps(
+    steps: &[Step],
+    mut n: usize,
+    products: Products,
+) -> Result<(Vec<Transform>, usize), EngineError> {
     let mut transforms = Vec::new();
     for step in steps {
         transforms.push(match step {
@@ -87,7 +92,7 @@ pub(super) fn load_steps(steps: &[Step], mut n: usize) -> Result<(Vec<Transform>
                 Transform::LayerNorm(Norm::Layer { weight, bias, epsilon: 1e-5 })
             }
             Step::Dense(folder) => {
-                let (transform, n_out) = dense(folder, n)?;
+                let (transform, n_out) = dense(folder, n, products)?;
                 n = n_out;
                 transform
             }
@@ -96,7 +101,7 @@ pub(super) fn load_steps(steps: &[Step], mut n: usize) -> Result<(Vec<Transform>
     Ok((transforms, n))
 }
 
-fn dense(folder: &Path, n: usize) -> Result<(Transform, usize), EngineError> {
+fn dense(folder: &Path, n: usize, products: Products) -> Result<(Transform, usize), EngineError> {
     let path = folder.join("config.json");
     let values: Value = read_json(&path)?;
     let size = |key: &str| {
@@ -112,7 +117,7 @@ fn dense(folder: &Path, n: usize) -> Result<(Transform, usize), EngineError> {
     let activation =
         Dense::parse(class).ok_or_else(|| load_error(&path, format!("activation_function {class:?} is not known")))?;
     let bias = if values["bias"].as_bool() == Some(false) { Bias::IfThere } else { Bias::Needed };
-    let layer = Linear::load(&mut Weights::open(folder)?, "linear", [n_in, n_out], bias, Products::F32)?;
+    let layer = Linear::load(&mut Weights::open(folder)?, "linear", [n_in, n_out], bias, products.of_head())?;
     Ok((Transform::Dense { layer, activation }, n_out))
 }
 
@@ -159,17 +164,22 @@ pub(super) fn normalize(vector: &mut [f32]) {
 /// The classifier of a cross-encoder: layers on one vector of the sequence.
 #[derive(Debug)]
 pub(super) struct Scorer {
-    pooling: Pooling,
+    pub(super) pooling: Pooling,
     /// Each with what is done to its result.
-    layers: Vec<(Linear, Dense, Option<Norm>)>,
-    last: Linear,
+    pub(super) layers: Vec<(Linear, Dense, Option<Norm>)>,
+    pub(super) last: Linear,
     /// The score is between 0 and 1.
-    is_logistic: bool,
+    pub(super) is_logistic: bool,
 }
 
 impl Scorer {
-    /// Loads the classifier of the architecture that `config` names.
-    pub(super) fn load(config: &Config, weights: &mut Weights, n: usize) -> Result<Self, EngineError> {
+    /// Loads the classifier of the architecture that `config` names, for an encoder with these products.
+    pub(super) fn load(
+        config: &Config,
+        weights: &mut Weights,
+        n: usize,
+        products: Products,
+    ) -> Result<Self, EngineError> {
         if config.n_labels() != 1 {
             let reason = format!("it has {} labels; a reranker has one", config.n_labels());
             return Err(config.error(reason));
@@ -177,7 +187,8 @@ impl Scorer {
         weights.clear_prefix();
         let scorer = |layers, last, pooling| Ok(Self { pooling, layers, last, is_logistic: is_logistic(config)? });
         let tanh = |layer| (layer, Dense::Tanh, None);
-        let mut load = |name: &str, n_out: usize| Linear::load(weights, name, [n, n_out], Bias::IfThere, Products::F32);
+        let products = products.of_head();
+        let mut load = |name: &str, n_out: usize| Linear::load(weights, name, [n, n_out], Bias::IfThere, products);
         match config.model_type() {
             "bert" | "new" | "gte" | "nomic_bert" => {
                 let pooler = ["bert.pooler.dense", "new.pooler.dense", "pooler.dense"];

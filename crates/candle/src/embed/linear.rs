@@ -37,6 +37,8 @@ pub(super) enum Products {
     F32,
     /// Factors of 16 bits, sums of 32: with the right to run it.
     Bf16(Bf16),
+    /// Weights stay as they are, for a device that takes them over (`embed::device`).
+    Elsewhere,
 }
 
 impl Products {
@@ -46,6 +48,14 @@ impl Products {
     /// [`EngineError::Option`] when this CPU cannot: whoever asked for speed should not get its absence silently.
     pub(super) fn of(precision: Precision) -> Result<Self, EngineError> {
         Self::of_cpu(precision, Bf16::detect())
+    }
+
+    /// For the few products behind the encoder, which are never rounded.
+    pub(super) fn of_head(self) -> Self {
+        match self {
+            Self::F32 | Self::Bf16(_) => Self::F32,
+            Self::Elsewhere => Self::Elsewhere,
+        }
     }
 
     fn of_cpu(precision: Precision, bf16: Option<Bf16>) -> Result<Self, EngineError> {
@@ -118,8 +128,19 @@ pub(super) struct Linear {
 
 /// `[n_in, n_out]`, in the kernel's own order, and a bias, `[n_out]`.
 enum Packed {
-    F32 { weight: PackedBMatrix<f32>, bias: Option<Vec<f32>> },
-    Bf16 { weight: Bf16Weights, bf16: Bf16 },
+    F32 {
+        weight: PackedBMatrix<f32>,
+        bias: Option<Vec<f32>>,
+    },
+    Bf16 {
+        weight: Bf16Weights,
+        bf16: Bf16,
+    },
+    /// `[n_out, n_in]`, row-major.
+    Plain {
+        weight: Vec<f32>,
+        bias: Option<Vec<f32>>,
+    },
 }
 
 impl std::fmt::Debug for Linear {
@@ -139,16 +160,18 @@ pub(super) enum Bias {
 
 impl Linear {
     /// Packs `weight`, `[n_out, n_in]` row-major.
-    pub(super) fn new(weight: &[f32], bias: Option<Vec<f32>>, n_in: usize, products: Products) -> Self {
-        let matrix = Matrix::of_rows(weight, n_in);
+    pub(super) fn new(weight: Vec<f32>, bias: Option<Vec<f32>>, n_in: usize, products: Products) -> Self {
+        let matrix = Matrix::of_rows(&weight, n_in);
+        let n_out = matrix.n_rows;
         let packed = match products {
             Products::F32 => {
                 let weight = GemmExecutor::<f32>::new().prepack_b(matrix.transposed().view());
                 Packed::F32 { weight, bias }
             }
-            Products::Bf16(bf16) => Packed::Bf16 { weight: Bf16Weights::pack(weight, bias.as_deref(), n_in), bf16 },
+            Products::Bf16(bf16) => Packed::Bf16 { weight: Bf16Weights::pack(&weight, bias.as_deref(), n_in), bf16 },
+            Products::Elsewhere => Packed::Plain { weight, bias },
         };
-        Self { weight: packed, n_in, n_out: matrix.n_rows }
+        Self { weight: packed, n_in, n_out }
     }
 
     /// The layer called `name`.
@@ -189,7 +212,15 @@ impl Linear {
                 return Err(EngineError::Load { path: "model.safetensors".into(), reason });
             }
         };
-        Ok(Self::new(&weight, bias, n_in, products))
+        Ok(Self::new(weight, bias, n_in, products))
+    }
+
+    /// The weight, `[n_out, n_in]` row-major, and the bias, `[n_out]`, of a layer that was made for another device.
+    pub(super) fn into_plain(self) -> (Vec<f32>, Option<Vec<f32>>) {
+        match self.weight {
+            Packed::Plain { weight, bias } => (weight, bias),
+            Packed::F32 { .. } | Packed::Bf16 { .. } => panic!("weights that are packed stay here; this is a bug"),
+        }
     }
 
     /// Applies the layer to `x`, `[n_rows, n_in]`, and writes `out`, `[n_rows, n_out]`.
@@ -197,6 +228,7 @@ impl Linear {
         let (weight, bias) = match &self.weight {
             Packed::F32 { weight, bias } => (weight, bias),
             Packed::Bf16 { weight, bf16 } => return apply_bf16(*bf16, weight, x, output, out),
+            Packed::Plain { .. } => unreachable!("weights of another device are not multiplied here; this is a bug"),
         };
         let options = GemmOptions {
             beta: if output == Output::Add { 1.0 } else { 0.0 },
@@ -246,7 +278,7 @@ mod tests {
         // These small numbers are exact in 16 bits, too.
         let ways = [Some(Products::F32), Bf16::detect().map(Products::Bf16)];
         for (products, n_rows) in ways.into_iter().flatten().flat_map(|way| [(way, 1), (way, 2), (way, 9)]) {
-            let linear = Linear::new(&weight, Some(vec![1.0, 2.0, 3.0]), n_in, products);
+            let linear = Linear::new(weight.clone(), Some(vec![1.0, 2.0, 3.0]), n_in, products);
             let x: Vec<f32> = (0..n_rows * n_in).map(|idx| (idx % 4) as f32).collect();
             let expected = |row: usize, col: usize| -> f32 {
                 let products = (0..n_in).map(|k| x[row * n_in + k] * weight[col * n_in + k]);
@@ -270,7 +302,7 @@ mod tests {
         let (n_rows, n_in, n_out) = (150, 450, 130);
         let number = |idx: usize| (idx * 37 % 101) as f32 / 101.0 - 0.5;
         let weight: Vec<f32> = (0..n_in * n_out).map(number).collect();
-        let linear = Linear::new(&weight, None, n_in, Products::Bf16(bf16));
+        let linear = Linear::new(weight, None, n_in, Products::Bf16(bf16));
         let x: Vec<f32> = (0..n_rows * (n_in + 7)).map(number).collect();
         let x = Matrix { n_cols: n_in, ..Matrix::of_rows(&x, n_in + 7) };
         let on_threads = |n_threads: usize| {

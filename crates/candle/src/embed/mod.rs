@@ -5,6 +5,7 @@
 
 mod attention;
 mod config;
+mod device;
 mod encoder;
 mod folder;
 mod head;
@@ -18,8 +19,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ingle_engine::{
-    BatchConfig, BatchModel, BatchThread, Dimensions, EmbedInfo, EmbedModel, Engine, EngineError, Hardware, Interrupt,
-    LoadOptions, MemoryEstimate, Pooling, RerankModel, Seat, Sequence, Task,
+    BatchConfig, BatchModel, BatchThread, Dimensions, EmbedInfo, EmbedModel, Engine, EngineError, GpuLayers, Hardware,
+    Interrupt, LoadOptions, MemoryEstimate, Pooling, RerankModel, Seat, Sequence, Task,
 };
 use rayon::ThreadPool;
 
@@ -31,6 +32,7 @@ use linear::Products;
 use models::{MOST_TOKENS, Model};
 use tokenizer::FolderEncoder;
 
+use crate::device::{Place, may_use_gpu};
 use crate::weights::{Weights, load_error};
 
 /// Tokens of a step at most: enough that the products are at their best.
@@ -69,40 +71,117 @@ pub(crate) fn estimate(options: &LoadOptions) -> Result<MemoryEstimate, EngineEr
     let n_embd = size(&["hidden_size", "dim", "n_embd"], 1024)? as u64;
     let n_inner = size(&["intermediate_size", "n_inner", "hidden_dim"], 4096)? as u64;
     let longest = limit(options, folder.max_tokens, size(&["n_positions", "max_position_embeddings"], 512)?);
-    let n_tokens = options.batch.unwrap_or(STEP_TOKENS).max(longest.min(MOST_TOKENS)) as u64;
-    let compute_bytes = n_tokens * (ROWS_PER_TOKEN * n_embd + 2 * n_inner) * size_of::<f32>() as u64;
+    let longest = longest.min(MOST_TOKENS);
+    let compute_bytes = if may_use_gpu(options) {
+        device::compute_bytes([n_embd, n_inner], options.batch, longest)
+    } else {
+        let n_tokens = options.batch.unwrap_or(STEP_TOKENS).max(longest) as u64;
+        n_tokens * (ROWS_PER_TOKEN * n_embd + 2 * n_inner) * size_of::<f32>() as u64
+    };
     Ok(MemoryEstimate { weight_bytes: Weights::open(&folder.encoder)?.bytes_as_f32(), cache_bytes: 0, compute_bytes })
 }
 
 /// Loads the folder for what the options ask for, or for what it is made for.
 ///
 /// # Errors
-/// [`EngineError::Load`] naming the file, and the field or tensor that is wrong.
+/// [`EngineError::Load`] naming the file, and the field or tensor that is wrong; [`EngineError::OutOfMemory`] when a GPU
+/// has too little.
 pub(crate) fn load(options: &LoadOptions, hardware: &Hardware) -> Result<Engine, EngineError> {
-    let products = Products::of(options.embed.precision)?;
-    let memory = estimate(options)?;
-    let n_threads = options.threads.unwrap_or(hardware.n_cores).clamp(1, hardware.n_cores.max(1));
     let reranks = match options.tasks.iter().next() {
         Some(Task::Rerank) => true,
         Some(Task::Embed) => false,
         Some(Task::Text) => return Err(load_error(&options.path, "it does not generate text")),
         None => Config::read(&options.path)?.architecture().ends_with("ForSequenceClassification"),
     };
-    let placement = format!("CPU, {n_threads} threads");
-    Ok(match reranks {
-        true => Engine {
-            rerank: Some(load_reranker(options, n_threads, products)?),
-            placement,
-            memory,
-            ..Engine::default()
-        },
-        false => {
-            Engine { embed: Some(load_embedder(options, n_threads, products)?), placement, memory, ..Engine::default() }
-        }
-    })
+    let job = Job::new(options, hardware)?;
+    if reranks { load_reranker(&job) } else { load_embedder(&job) }
 }
 
-fn load_embedder(options: &LoadOptions, n_threads: usize, products: Products) -> Result<EmbedModel, EngineError> {
+/// One load.
+struct Job<'a> {
+    options: &'a LoadOptions,
+    place: Place,
+    products: Products,
+    n_threads: usize,
+}
+
+/// A running model, as its thread has it.
+struct Started<R> {
+    thread: BatchThread<Sequence, R>,
+    memory: MemoryEstimate,
+}
+
+impl<'a> Job<'a> {
+    fn new(options: &'a LoadOptions, hardware: &Hardware) -> Result<Self, EngineError> {
+        let place = Place::choose(options, hardware);
+        let products = if place.device.is_cpu() { Products::of(options.embed.precision)? } else { Products::Elsewhere };
+        let n_threads = options.threads.unwrap_or(hardware.n_cores).clamp(1, hardware.n_cores.max(1));
+        Ok(Self { options, place, products, n_threads })
+    }
+
+    /// Is it for the threads of the CPU, with weights that are packed for them?
+    fn is_for_cpu(&self) -> bool {
+        match self.products {
+            Products::F32 | Products::Bf16(_) => true,
+            Products::Elsewhere => false,
+        }
+    }
+
+    /// Starts a model on the threads of the CPU.
+    fn start_on_cpu<M>(
+        &self,
+        encoder: Encoder,
+        build: impl FnOnce(Encoder, Cores) -> M,
+    ) -> Result<Started<M::Response>, EngineError>
+    where
+        M: BatchModel<Request = Sequence> + Send + 'static,
+    {
+        let config = batch_config(self.options, step_tokens(encoder.work_per_token(), self.n_threads));
+        let model = build(encoder, Cores::new(&self.options.path, self.n_threads)?);
+        // What it takes here, where a GPU was possible as well.
+        let memory = estimate(&LoadOptions { gpu_layers: GpuLayers::Count(0), ..self.options.clone() })?;
+        Ok(Started { thread: BatchThread::start(config, move |_| Ok(model))?, memory })
+    }
+
+    /// Starts a model whose encoder goes onto the device; `longest` is the longest text.
+    fn start_on_device<M>(
+        &self,
+        encoder: Encoder,
+        longest: usize,
+        build: impl FnOnce(device::Encoder) -> candle_core::Result<M>,
+    ) -> Result<Started<M::Response>, EngineError>
+    where
+        M: BatchModel<Request = Sequence> + Send + 'static,
+    {
+        let told = |error| self.place.load_error(self.options, &error);
+        let sizes = encoder.sizes();
+        let encoder = device::Encoder::new(encoder, &self.place.device, device::dtype(self.options.embed.precision));
+        let encoder = encoder.map_err(told)?;
+        encoder.first_step().map_err(told)?;
+        let weight_bytes = encoder.n_bytes();
+        let free_bytes = self.place.free_bytes.saturating_sub(weight_bytes);
+        let config = batch_config(self.options, encoder.step_tokens(free_bytes, sizes));
+        let compute_bytes = device::compute_bytes(sizes, Some(config.step_budget), longest);
+        let model = build(encoder).map_err(told)?;
+        // The device has done all of this thread's work before another one goes on.
+        self.place.device.synchronize().map_err(told)?;
+        let thread = BatchThread::start(config, move |_| Ok(model))?;
+        Ok(Started { thread, memory: MemoryEstimate { weight_bytes, cache_bytes: 0, compute_bytes } })
+    }
+
+    /// What is told of the engine; its capability is still to come.
+    fn engine(&self, memory: MemoryEstimate) -> Engine {
+        Engine {
+            placement: self.place.describe(&format!("CPU, {} threads", self.n_threads)),
+            memory,
+            gpu_bytes: if self.is_for_cpu() { 0 } else { memory.total_bytes() },
+            ..Engine::default()
+        }
+    }
+}
+
+fn load_embedder(job: &Job<'_>) -> Result<Engine, EngineError> {
+    let options = job.options;
     let mut folder = SentenceFolder::read(&options.path)?;
     if let Some(pooling) = options.embed.pooling {
         folder.poolings = vec![pooling];
@@ -114,9 +193,9 @@ fn load_embedder(options: &LoadOptions, n_threads: usize, products: Products) ->
     }
     let config = Config::read(&folder.encoder)?;
     let mut weights = Weights::open(&folder.encoder)?;
-    let Model { encoder, max_tokens, name } = models::build(&config, &mut weights, products)?;
+    let Model { encoder, max_tokens, name } = models::build(&config, &mut weights, job.products)?;
     let n = encoder.embeddings.n_embd;
-    let (transforms, n_embd) = head::load_steps(&folder.steps, n * folder.poolings.len())?;
+    let (transforms, n_embd) = head::load_steps(&folder.steps, n * folder.poolings.len(), job.products)?;
     let max_tokens = limit(options, folder.max_tokens, max_tokens);
     let n_vocab = encoder.embeddings.words.len() / n;
     let tokens = FolderEncoder::read(&folder.encoder, max_tokens, n_vocab, folder.lower_case)?;
@@ -128,27 +207,37 @@ fn load_embedder(options: &LoadOptions, n_threads: usize, products: Products) ->
         default_prompt: folder.default_prompt,
         architecture: name.to_owned(),
     };
-    let config = batch_config(options, &encoder, n_threads);
-    let cores = Cores::new(&options.path, n_threads)?;
-    let embedder = Embedder { encoder, poolings: folder.poolings, transforms, cores };
-    let thread = BatchThread::start(config, move |_| Ok(embedder))?;
-    Ok(EmbedModel { thread, encoder: Arc::new(tokens), info: Arc::new(info) })
+    let poolings = folder.poolings;
+    let Started { thread, memory } = if job.is_for_cpu() {
+        job.start_on_cpu(encoder, |encoder, cores| Embedder { encoder, poolings, transforms, cores })?
+    } else {
+        job.start_on_device(encoder, max_tokens, |encoder| {
+            Ok(device::Embedder { encoder, poolings, steps: device::Steps::new(transforms, &job.place.device)? })
+        })?
+    };
+    let embed = EmbedModel { thread, encoder: Arc::new(tokens), info: Arc::new(info) };
+    Ok(Engine { embed: Some(embed), ..job.engine(memory) })
 }
 
-fn load_reranker(options: &LoadOptions, n_threads: usize, products: Products) -> Result<RerankModel, EngineError> {
-    let config = Config::read(&options.path)?;
-    let mut weights = Weights::open(&options.path)?;
-    let Model { encoder, max_tokens, name } = models::build(&config, &mut weights, products)?;
+fn load_reranker(job: &Job<'_>) -> Result<Engine, EngineError> {
+    let path = &job.options.path;
+    let config = Config::read(path)?;
+    let mut weights = Weights::open(path)?;
+    let Model { encoder, max_tokens, name } = models::build(&config, &mut weights, job.products)?;
     let n = encoder.embeddings.n_embd;
-    let scorer = Scorer::load(&config, &mut weights, n)?;
-    let max_tokens = limit(options, tokenizer_limit(&options.path)?, max_tokens);
+    let scorer = Scorer::load(&config, &mut weights, n, job.products)?;
+    let max_tokens = limit(job.options, tokenizer_limit(path)?, max_tokens);
     let n_vocab = encoder.embeddings.words.len() / n;
-    let tokens = FolderEncoder::read(&options.path, max_tokens, n_vocab, false)?;
-    let config = batch_config(options, &encoder, n_threads);
-    let cores = Cores::new(&options.path, n_threads)?;
-    let reranker = Reranker { encoder, scorer, cores };
-    let thread = BatchThread::start(config, move |_| Ok(reranker))?;
-    Ok(RerankModel { thread, encoder: Arc::new(tokens), architecture: name.to_owned() })
+    let tokens = FolderEncoder::read(path, max_tokens, n_vocab, false)?;
+    let Started { thread, memory } = if job.is_for_cpu() {
+        job.start_on_cpu(encoder, |encoder, cores| Reranker { encoder, scorer, cores })?
+    } else {
+        job.start_on_device(encoder, max_tokens, |encoder| {
+            Ok(device::Reranker { encoder, classifier: device::Classifier::new(scorer, &job.place.device)? })
+        })?
+    };
+    let rerank = RerankModel { thread, encoder: Arc::new(tokens), architecture: name.to_owned() };
+    Ok(Engine { rerank: Some(rerank), ..job.engine(memory) })
 }
 
 /// The longest text: what the folder says, at most what the model was trained for, at most what the options want.
@@ -171,11 +260,12 @@ fn dimensions(options: &LoadOptions, config: &Config, n_embd: usize) -> Dimensio
     }
 }
 
-fn batch_config(options: &LoadOptions, encoder: &Encoder, n_threads: usize) -> BatchConfig {
+/// `step_tokens` unless the options say otherwise.
+fn batch_config(options: &LoadOptions, step_tokens: usize) -> BatchConfig {
     BatchConfig {
         name: options.name.clone(),
         unit: "tokens",
-        step_budget: options.batch.unwrap_or_else(|| step_tokens(encoder.work_per_token(), n_threads)),
+        step_budget: options.batch.unwrap_or(step_tokens),
         max_waiting: options.max_waiting.unwrap_or(DEFAULT_MAX_WAITING),
         max_waiting_cost: MOST_WAITING_TOKENS,
     }

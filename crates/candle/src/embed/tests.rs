@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ingle_engine::{EmbedOptions, EngineError, Hardware, Interrupt, LoadOptions, Pooling, Precision, Seat, Sequence};
+use ingle_engine::{
+    EmbedModel, EmbedOptions, EngineError, GpuLayers, Hardware, Interrupt, LoadOptions, Pooling, Precision, Seat,
+    Sequence,
+};
 use rten_gemm::GemmExecutor;
 use serde_json::{Value, json};
 
@@ -18,18 +21,18 @@ use crate::weights::Weights;
 const GOLDEN: &str = include_str!("../../tests/golden/encoders.json");
 
 #[derive(serde::Deserialize)]
-struct Golden {
-    config: Value,
-    tensors: BTreeMap<String, Vec<usize>>,
-    tokens: Vec<Vec<u32>>,
+pub(super) struct Golden {
+    pub(super) config: Value,
+    pub(super) tensors: BTreeMap<String, Vec<usize>>,
+    pub(super) tokens: Vec<Vec<u32>>,
     /// By sequence, `[n_tokens, n]`.
     #[serde(default)]
-    hidden: Vec<Vec<f32>>,
+    pub(super) hidden: Vec<Vec<f32>>,
     #[serde(default)]
-    scores: Vec<f32>,
+    pub(super) scores: Vec<f32>,
 }
 
-fn goldens() -> BTreeMap<String, Golden> {
+pub(super) fn goldens() -> BTreeMap<String, Golden> {
     serde_json::from_str(GOLDEN).expect("the golden file is valid")
 }
 
@@ -48,7 +51,7 @@ fn fill(name: &str, shape: &[usize]) -> Vec<f32> {
 }
 
 /// A folder with the model's configuration and weights.
-fn write(golden: &Golden, folder: &Path) {
+pub(super) fn write(golden: &Golden, folder: &Path) {
     std::fs::write(folder.join("config.json"), golden.config.to_string()).expect("the folder is writable");
     let (mut header, mut data) = (serde_json::Map::new(), Vec::<u8>::new());
     for (name, shape) in &golden.tensors {
@@ -63,7 +66,11 @@ fn write(golden: &Golden, folder: &Path) {
 }
 
 /// A step on so many threads, with so many multiplications in a part.
-fn on_threads<R>(n_threads: usize, part: u64, work: impl FnOnce(&Course<'_>) -> Result<R, EngineError>) -> R {
+pub(super) fn on_threads<R>(
+    n_threads: usize,
+    part: u64,
+    work: impl FnOnce(&Course<'_>) -> Result<R, EngineError>,
+) -> R {
     let threads = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().expect("threads start");
     let never = || false;
     let (seat, interrupt) = (Seat::new(), Interrupt::new(&never));
@@ -72,7 +79,7 @@ fn on_threads<R>(n_threads: usize, part: u64, work: impl FnOnce(&Course<'_>) -> 
 }
 
 /// The largest difference.
-fn error(actual: &[f32], expected: &[f32]) -> f32 {
+pub(super) fn error(actual: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(actual.len(), expected.len());
     actual.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
@@ -115,7 +122,8 @@ fn scores_are_those_of_the_reference_library() {
         let model =
             models::build(&config, &mut weights, Products::F32).unwrap_or_else(|error| panic!("{name}: {error}"));
         let n = model.encoder.embeddings.n_embd;
-        let scorer = Scorer::load(&config, &mut weights, n).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let scorer =
+            Scorer::load(&config, &mut weights, n, Products::F32).unwrap_or_else(|error| panic!("{name}: {error}"));
         let pair = |tokens: &Vec<u32>| Sequence { second_from: tokens.len().div_ceil(2), tokens: tokens.clone() };
         let sequences: Vec<Sequence> = golden.tokens.iter().map(pair).collect();
         let batch: Vec<&Sequence> = sequences.iter().collect();
@@ -126,7 +134,7 @@ fn scores_are_those_of_the_reference_library() {
 }
 
 /// The cosine of the angle between two vectors.
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
+pub(super) fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
@@ -154,8 +162,26 @@ fn sixteen_bits_give_the_direction_of_thirty_two() {
     }
 }
 
+/// The folder of all-MiniLM-L6-v2, where it is installed.
+pub(super) fn real_model() -> Option<PathBuf> {
+    let folder = std::env::var_os("INGLE_TEST_MODELS").map(PathBuf::from);
+    let cache = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/ingle/test-models"));
+    let folder = folder.or_else(cache).unwrap_or_default().join("all-MiniLM-L6-v2");
+    if !folder.join("model.safetensors").is_file() {
+        eprintln!("skipped: all-MiniLM-L6-v2 is not installed; `make test` does that");
+        return None;
+    }
+    Some(folder)
+}
+
+/// Vectors of these texts in one call.
+pub(super) fn vectors_of(model: &EmbedModel, texts: &[String]) -> Vec<Vec<f32>> {
+    let sequences = texts.iter().map(|text| model.encoder.encode(text).expect("tokens").sequence).collect();
+    model.thread.submit(sequences, None).expect("there is room").wait().expect("vectors").responses
+}
+
 /// Texts in several scripts, and a long one.
-fn texts() -> Vec<String> {
+pub(super) fn texts() -> Vec<String> {
     let short = [
         "How do I reset my password?",
         "The weather is nice.",
@@ -173,13 +199,7 @@ fn texts() -> Vec<String> {
 
 #[test]
 fn sixteen_bits_give_the_direction_of_thirty_two_with_real_weights() {
-    let folder = std::env::var_os("INGLE_TEST_MODELS").map(PathBuf::from);
-    let cache = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/ingle/test-models"));
-    let folder = folder.or_else(cache).unwrap_or_default().join("all-MiniLM-L6-v2");
-    if !folder.join("model.safetensors").is_file() {
-        eprintln!("skipped: all-MiniLM-L6-v2 is not installed; `make test` does that");
-        return;
-    }
+    let Some(folder) = real_model() else { return };
     let vectors = |precision: Precision| {
         let options = LoadOptions {
             path: folder.clone(),
@@ -188,13 +208,9 @@ fn sixteen_bits_give_the_direction_of_thirty_two_with_real_weights() {
         };
         let hardware = Hardware { n_cores: 2, ..Hardware::default() };
         let model = super::load(&options, &hardware).expect("the model loads").embed.expect("it embeds");
-        let encode = |text: &String| model.encoder.encode(text).expect("tokens").sequence;
-        let vectors = |texts: &[String]| {
-            let pending = model.thread.submit(texts.iter().map(encode).collect(), None).expect("there is room");
-            pending.wait().expect("vectors").responses
-        };
-        let all = vectors(&texts());
-        let alone = texts().iter().map(|text| vectors(std::slice::from_ref(text)).remove(0)).collect::<Vec<_>>();
+        let all = vectors_of(&model, &texts());
+        let single = |text: &String| vectors_of(&model, std::slice::from_ref(text)).remove(0);
+        let alone = texts().iter().map(single).collect::<Vec<_>>();
         (all, alone)
     };
     if Products::of(Precision::Bf16).is_err() {
@@ -250,7 +266,10 @@ fn the_longest_text_is_part_of_the_estimate() {
         let mut config = golden.config.clone();
         config["max_position_embeddings"] = n_positions.into();
         write(&Golden { config, ..goldens().remove("bert").expect("it is there") }, folder.path());
-        let options = LoadOptions { path: folder.path().to_owned(), context_size, ..LoadOptions::default() };
+        // In a program for GPUs, too.
+        let gpu_layers = GpuLayers::Count(0);
+        let path = folder.path().to_owned();
+        let options = LoadOptions { path, context_size, gpu_layers, ..LoadOptions::default() };
         estimate(&options).expect("a configuration").compute_bytes
     };
     let of_step = compute_bytes(64, None);
@@ -327,7 +346,7 @@ fn modules_behind_pooling_are_what_their_definitions_say() {
         write_module(&folder.path().join("3_LayerNorm"), json!({"dimension": N_OUT}), &norm);
         let found = SentenceFolder::read(folder.path()).expect("it is valid");
         assert_eq!((found.poolings.as_slice(), found.steps.len()), (&[Pooling::Mean][..], 3));
-        let (transforms, n) = head::load_steps(&found.steps, N).expect("they load");
+        let (transforms, n) = head::load_steps(&found.steps, N, Products::F32).expect("they load");
         assert_eq!(n, N_OUT);
         let actual = head::transform(&transforms, &GemmExecutor::default(), x.clone());
 
@@ -361,13 +380,14 @@ fn dense_layers_that_do_more_are_refused() {
         let mut config = json!({"in_features": 2, "out_features": 2, "bias": false});
         config[key] = value;
         write_module(&path, config, &[("linear.weight", &[2, 2])]);
-        let error = head::load_steps(&[Step::Dense(path.clone())], 2).expect_err("it is refused").to_string();
+        let error =
+            head::load_steps(&[Step::Dense(path.clone())], 2, Products::F32).expect_err("it is refused").to_string();
         assert!(error.contains("config.json") && error.contains(key), "{error}");
     }
     let plain = json!({"in_features": 2, "out_features": 2, "bias": false, "use_residual": false,
         "module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"});
     write_module(&path, plain, &[("linear.weight", &[2, 2])]);
-    assert!(head::load_steps(&[Step::Dense(path)], 2).is_ok());
+    assert!(head::load_steps(&[Step::Dense(path)], 2, Products::F32).is_ok());
 }
 
 /// The score of one sequence, with another file beside the golden model's own and these further tensors.
@@ -384,7 +404,7 @@ fn score_with(name: &str, own: Option<&str>, more: &[(&str, &[usize])]) -> f32 {
     let mut weights = Weights::open(folder.path()).expect("weights");
     let model = models::build(&config, &mut weights, Products::F32).expect("a model");
     let n = model.encoder.embeddings.n_embd;
-    let scorer = Scorer::load(&config, &mut weights, n).expect("a classifier");
+    let scorer = Scorer::load(&config, &mut weights, n, Products::F32).expect("a classifier");
     let sequence = Sequence { tokens: golden.tokens[0].clone(), second_from: 4 };
     let score = |gemm: &GemmExecutor, hidden: &[f32]| scorer.score(gemm, hidden, n);
     on_threads(1, u64::MAX, |course| model.encoder.run(&[&sequence], course, score))[0]
@@ -443,6 +463,7 @@ fn what_does_not_fit_is_named() {
     config["id2label"] = serde_json::json!({"0": "a", "1": "b"});
     std::fs::write(folder.path().join("config.json"), config.to_string()).expect("the folder is writable");
     let config = Config::read(folder.path()).expect("a configuration");
-    let error = Scorer::load(&config, &mut Weights::open(folder.path()).expect("weights"), 16).expect_err("two labels");
+    let mut weights = Weights::open(folder.path()).expect("weights");
+    let error = Scorer::load(&config, &mut weights, 16, Products::F32).expect_err("two labels");
     assert!(error.to_string().contains("it has 2 labels"), "{error}");
 }

@@ -184,7 +184,7 @@ pub(super) fn gte(config: &Config, weights: &mut Weights, products: Products) ->
             sight: Sight::Whole,
             out: Linear::load(weights, &name("attention.o_proj"), [n, n], Bias::IfThere, products)?,
             feed_forward_norm: layer_norm(weights, &name("mlp_ln"), n, epsilon)?,
-            up: Linear::new(&up, None, n, products),
+            up: Linear::new(up, None, n, products),
             down: Linear::load(weights, &name("mlp.down_proj"), [n_inner, n], Bias::IfThere, products)?,
         })
     };
