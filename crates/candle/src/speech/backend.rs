@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use candle_core::Device;
 use ingle_engine::{
     Backend, BatchConfig, BatchModel, BatchThread, Engine, EngineError, Hardware, HeardWindow, HearingInfo,
     HearingOptions, HearingWindow, Interrupt, LoadOptions, MemoryEstimate, SpeakInfo, SpeakModel, SpokenText,
@@ -18,7 +17,8 @@ use super::kokoro::{self, Kokoro};
 use super::piper::Voice;
 use super::vad::{FRAME_LEN, Vad};
 use super::voice::VoiceError;
-use super::whisper::{Dims, ModelFiles, Placement, WINDOW_LEN, Whisper};
+use super::whisper::{Dims, ModelFiles, Placement, WINDOW_LEN, WeightsError, Whisper};
+use crate::device::{self, Place, may_use_gpu};
 
 /// Calls that may wait unless the options say otherwise.
 const DEFAULT_MAX_WAITING: usize = 256;
@@ -67,12 +67,23 @@ impl Backend for SpeechBackend {
         &["faster-whisper", "whisperx", "piper", "kokoro", "kokoros", "silero-vad"]
     }
 
+    fn uses_gpus(&self, options: &LoadOptions) -> bool {
+        match kind(&options.path) {
+            Kind::Whisper => may_use_gpu(options),
+            Kind::Piper | Kind::Kokoro | Kind::Vad => false,
+        }
+    }
+
+    fn poison(&self) -> Option<String> {
+        device::poison()
+    }
+
     fn estimate(&self, options: &LoadOptions) -> Result<MemoryEstimate, EngineError> {
         match kind(&options.path) {
             Kind::Whisper => {
                 let mut files = ModelFiles::open(&options.path).map_err(|error| load_error(options, error))?;
                 let dims = Dims::of(&mut files).map_err(|error| load_error(options, error))?;
-                Ok(whisper_memory(&dims, options))
+                Ok(if may_use_gpu(options) { gpu_memory(&dims, options) } else { whisper_memory(&dims, options) })
             }
             Kind::Kokoro => kokoro_memory(options),
             Kind::Piper | Kind::Vad => onnx_memory(options),
@@ -81,11 +92,12 @@ impl Backend for SpeechBackend {
 
     fn load(&self, options: &LoadOptions, hardware: &Hardware) -> Result<Engine, EngineError> {
         let engine = match kind(&options.path) {
-            Kind::Whisper => load_whisper(options, hardware)?,
+            Kind::Whisper => return load_whisper(options, hardware),
             Kind::Piper => load_piper(options, hardware)?,
             Kind::Kokoro => load_kokoro(options, hardware)?,
             Kind::Vad => load_vad(options)?,
         };
+        // Their networks run on rten, which computes on the CPU only.
         Ok(Engine { placement: "CPU".into(), ..engine })
     }
 }
@@ -105,13 +117,17 @@ fn n_windows(options: &LoadOptions) -> usize {
     options.parallel.unwrap_or(WINDOWS_AT_ONCE)
 }
 
+/// Texts that are written at once: each window as beams or, where those fail, as draws.
+fn n_texts(options: &LoadOptions) -> u64 {
+    let best_of = HearingOptions::default().best_of;
+    n_windows(options) as u64 * options.speech.n_beams.unwrap_or(1).max(best_of) as u64
+}
+
 /// Weights as they are computed with, and what a full batch of windows needs beside them: each is written as several
 /// texts at once, beams or, where those fail, draws, and each text may become as long as the model can write.
 fn whisper_memory(dims: &Dims, options: &LoadOptions) -> MemoryEstimate {
     let (width, n_layers) = (dims.width as u64, dims.n_decoder_layers as u64);
-    let n_windows = n_windows(options) as u64;
-    let best_of = HearingOptions::default().best_of;
-    let n_texts = n_windows * options.speech.n_beams.unwrap_or(1).max(best_of) as u64;
+    let (n_windows, n_texts) = (n_windows(options) as u64, n_texts(options));
     // Keys and values of a layer.
     let window = dims.n_audio as u64 * width * 2 * 4;
     let texts = n_texts * dims.n_text as u64 * width * 2 * 4;
@@ -123,6 +139,22 @@ fn whisper_memory(dims: &Dims, options: &LoadOptions) -> MemoryEstimate {
         cache_bytes: (n_windows * window + texts) * n_layers,
         // One layer is held twice while texts change places; logits come as a tensor and as rows.
         compute_bytes: encoder + texts + n_texts * dims.n_vocab as u64 * 8,
+    }
+}
+
+/// As [`whisper_memory`], in 16 bits. Attention is candle's own there: it copies the keys and values of each text and holds
+/// all scores of a layer.
+fn gpu_memory(dims: &Dims, options: &LoadOptions) -> MemoryEstimate {
+    let (width, n_layers, n_audio) = (dims.width as u64, dims.n_decoder_layers as u64, dims.n_audio as u64);
+    let (n_windows, n_texts) = (n_windows(options) as u64, n_texts(options));
+    let window = n_audio * width * 2 * 2;
+    let texts = n_texts * dims.n_text as u64 * width * 2 * 2;
+    let encoder = n_audio * width * 2 * 12 + 3 * dims.n_heads as u64 * n_audio * n_audio * 2;
+    let embeddings = dims.n_vocab as u64 * width;
+    MemoryEstimate {
+        weight_bytes: 2 * (dims.n_parameters() + embeddings),
+        cache_bytes: (n_windows * window + texts) * n_layers,
+        compute_bytes: encoder + texts + 2 * n_texts * window + n_texts * dims.n_vocab as u64 * 8,
     }
 }
 
@@ -151,6 +183,7 @@ fn config(options: &LoadOptions, unit: &'static str, step_budget: usize, max_wai
 
 struct Listener {
     whisper: Whisper,
+    place: Place,
     threads: rayon::ThreadPool,
 }
 
@@ -175,30 +208,43 @@ impl BatchModel for Listener {
             }
             work.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
-        found.map_err(|error| EngineError::Decode { reason: error.to_string() })
+        found.map_err(|error| EngineError::Decode { reason: device::fault(&self.place.device, &error) })
     }
 }
 
 fn load_whisper(options: &LoadOptions, hardware: &Hardware) -> Result<Engine, EngineError> {
+    let place = Place::choose(options, hardware);
+    let is_on_cpu = place.device.is_cpu();
+    if options.speech.is_int8 && !is_on_cpu {
+        tracing::warn!(model = options.name, "weights of 8 bits are for the CPU: on the GPU it computes in 16");
+    }
     let precision = if options.speech.is_int8 { Precision::Int8 } else { Precision::F32 };
-    let placement = Placement { device: Device::Cpu, precision };
+    let placement = Placement { device: place.device.clone(), precision };
     let n_threads = n_threads(options, hardware);
     let threads = rayon::ThreadPoolBuilder::new().num_threads(n_threads).thread_name(|_| "whisper".into()).build();
     let threads = threads.map_err(|error| load_error(options, error))?;
     let n_beams = options.speech.n_beams.unwrap_or(1);
-    let whisper = threads.install(|| Whisper::load(&options.path, &placement, n_beams));
-    let whisper = whisper.map_err(|error| load_error(options, error))?;
+    let whisper = threads.install(|| {
+        let whisper = Whisper::load(&options.path, &placement, n_beams)?;
+        // On a GPU each thread has its own order of operations, and steps come from others than this one.
+        placement.device.synchronize().map_err(WeightsError::Shapes)?;
+        Ok::<_, WeightsError>(whisper)
+    });
+    let whisper = whisper.map_err(|error| place.load_error(options, &error))?;
     let info = HearingInfo {
         window_len: WINDOW_LEN,
         languages: whisper.languages(),
         is_multilingual: whisper.vocabulary().multilingual,
         architecture: "whisper".into(),
     };
-    let memory = whisper_memory(whisper.dims(), options);
+    let memory = if is_on_cpu { whisper_memory(whisper.dims(), options) } else { gpu_memory(whisper.dims(), options) };
+    let placement = place.describe("CPU");
     let most = options.max_waiting.unwrap_or(DEFAULT_MAX_WAITING);
     let config = config(options, "windows", n_windows(options), most);
-    let thread = BatchThread::start(config, move |_| Ok(Listener { whisper, threads }))?;
-    Ok(Engine { transcribe: Some(TranscribeModel { thread, info: Arc::new(info) }), memory, ..Engine::default() })
+    let thread = BatchThread::start(config, move |_| Ok(Listener { whisper, place, threads }))?;
+    let transcribe = Some(TranscribeModel { thread, info: Arc::new(info) });
+    let gpu_bytes = if is_on_cpu { 0 } else { memory.total_bytes() };
+    Ok(Engine { transcribe, placement, memory, gpu_bytes, ..Engine::default() })
 }
 
 enum Speaker {

@@ -31,14 +31,18 @@ impl Convolution {
         if kernel != KERNEL {
             candle_core::bail!("a kernel of {kernel} frames where {KERNEL} are expected");
         }
-        let kind = if device.is_cpu() {
-            let rows = weight.transpose(1, 2)?.contiguous()?.reshape((n_out, KERNEL * n_in))?;
-            Kind::Cpu(Linear::new(&rows, Some(bias), Precision::F32, device)?)
-        } else {
-            let config = Conv1dConfig { padding: 1, stride, ..Default::default() };
-            Kind::Device(Conv1d::new(weight.to_device(device)?, Some(bias.to_device(device)?), config))
-        };
-        Ok(Self { stride, kind })
+        if !device.is_cpu() {
+            return Self::elsewhere(weight, bias, stride, device);
+        }
+        let rows = weight.transpose(1, 2)?.contiguous()?.reshape((n_out, KERNEL * n_in))?;
+        Ok(Self { stride, kind: Kind::Cpu(Linear::new(&rows, Some(bias), Precision::F32, device)?) })
+    }
+
+    /// In candle's own operations, which every device has.
+    pub(super) fn elsewhere(weight: &Tensor, bias: &Tensor, stride: usize, device: &Device) -> Result<Self> {
+        let config = Conv1dConfig { padding: 1, stride, ..Default::default() };
+        let convolution = Conv1d::new(weight.to_device(device)?, Some(bias.to_device(device)?), config);
+        Ok(Self { stride, kind: Kind::Device(convolution) })
     }
 
     /// `[n, n_frames, n_in]` to `[n, n_frames / stride rounded up, n_out]`.

@@ -85,12 +85,16 @@ impl Linear {
                 let bias = bias.map(|bias| bias.to_vec1()).transpose()?;
                 Weight::Int8 { packed, columns, bias }
             }
-            (device, _) => Weight::Device {
-                weight: weight.to_device(device)?,
-                bias: bias.map(|bias| bias.to_device(device)).transpose()?,
-            },
+            (device, _) => return Self::elsewhere(weight, bias, device),
         };
         Ok(Self { weight, n_in, n_out })
+    }
+
+    /// In candle's own operations, which every device has.
+    pub(super) fn elsewhere(weight: &Tensor, bias: Option<&Tensor>, device: &Device) -> Result<Self> {
+        let (n_out, n_in) = weight.dims2()?;
+        let bias = bias.map(|bias| bias.to_device(device)).transpose()?;
+        Ok(Self { weight: Weight::Device { weight: weight.to_device(device)?, bias }, n_in, n_out })
     }
 
     /// Outputs of a row.

@@ -29,7 +29,12 @@ impl LayerNorm {
             candle_core::bail!("scale and shift of a normalisation are {:?} and {:?}", gamma.shape(), beta.shape());
         }
         let on_cpu = device.is_cpu().then(|| Ok::<_, candle_core::Error>((gamma.to_vec1()?, beta.to_vec1()?)));
-        Ok(Self { gamma: gamma.to_device(device)?, beta: beta.to_device(device)?, on_cpu: on_cpu.transpose()? })
+        Ok(Self { on_cpu: on_cpu.transpose()?, ..Self::elsewhere(gamma, beta, device)? })
+    }
+
+    /// In candle's own operations, which every device has.
+    pub(super) fn elsewhere(gamma: &Tensor, beta: &Tensor, device: &Device) -> Result<Self> {
+        Ok(Self { gamma: gamma.to_device(device)?, beta: beta.to_device(device)?, on_cpu: None })
     }
 
     /// Any shape whose last dimension is `n`, to the same shape.

@@ -1,6 +1,6 @@
 //! The CPU path against candle's own operations.
 
-use candle_core::{Device, Module, Result, Tensor};
+use candle_core::{DType, Device, Module, Result, Tensor};
 use candle_nn::{Conv1d, Conv1dConfig};
 
 use super::{Activation, Attention, Convolution, LayerNorm, Linear, Precision, Visible};
@@ -69,6 +69,37 @@ fn normalisation_is_candles() -> Result<()> {
     let (gamma, beta, input) = (random(&[384], 1), random(&[384], 2), random(&[2, 5, 384], 3));
     let found = LayerNorm::new(&gamma, &beta, &Device::Cpu)?.forward(&input)?;
     assert!(difference(&found, &candle_nn::ops::layer_norm_slow(&input, &gamma, &beta, 1e-5)?) < 1e-5);
+    Ok(())
+}
+
+/// What is computed on a GPU, in 32 and in 16 bits, on the CPU.
+#[test]
+fn other_devices_get_the_same() -> Result<()> {
+    let cpu = &Device::Cpu;
+    let (weight, kernel) = (random(&[48, 64], 1), random(&[48, 64, 3], 2));
+    let (bias, gamma, beta) = (random(&[48], 3), random(&[64], 4), random(&[64], 5));
+    // Queries as a product of several projections gives them: columns of wider rows.
+    let wide = random(&[2, 31, 192], 6);
+    let input = wide.narrow(2, 64, 64)?;
+    let linear = Linear::new(&weight, Some(&bias), Precision::F32, cpu)?.forward(&input, Activation::Gelu)?;
+    let convolution = Convolution::new(&kernel, &bias, 2, cpu)?.forward(&input)?;
+    let norm = LayerNorm::new(&gamma, &beta, cpu)?.forward(&input)?;
+    for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::F16, 5e-3)] {
+        let as_there = |tensor: &Tensor| tensor.to_dtype(dtype);
+        let (weight, kernel, bias) = (as_there(&weight)?, as_there(&kernel)?, as_there(&bias)?);
+        let input = as_there(&wide)?.narrow(2, 64, 64)?;
+        let close = |found: Tensor, wanted: &Tensor, what: &str| {
+            let found = difference(&found.to_dtype(DType::F32)?, wanted);
+            assert!(found < tolerance, "{what} in {dtype:?}: {found}");
+            Ok::<_, candle_core::Error>(())
+        };
+        let found = Linear::elsewhere(&weight, Some(&bias), cpu)?.forward(&input, Activation::Gelu)?;
+        close(found, &linear, "a product")?;
+        let found = Convolution::elsewhere(&kernel, &bias, 2, cpu)?.forward(&input)?;
+        close(found, &convolution, "a convolution")?;
+        let found = LayerNorm::elsewhere(&as_there(&gamma)?, &as_there(&beta)?, cpu)?.forward(&input)?;
+        close(found, &norm, "a normalisation")?;
+    }
     Ok(())
 }
 
