@@ -29,6 +29,22 @@ pub fn backends() -> Vec<Arc<dyn Backend>> {
 /// How this program reaches GPUs: by what was linked in, or by the plug-ins that this machine's drivers ask for. The
 /// first call looks for plug-ins.
 pub fn gpu_interfaces() -> Vec<Interface> {
+    let mut found = ggml_interfaces();
+    if candle_has_cuda() && !found.contains(&Interface::Cuda) {
+        found.push(Interface::Cuda);
+    }
+    found
+}
+
+fn candle_has_cuda() -> bool {
+    #[cfg(feature = "candle")]
+    let has_cuda = ingle_candle::HAS_CUDA;
+    #[cfg(not(feature = "candle"))]
+    let has_cuda = false;
+    has_cuda
+}
+
+fn ggml_interfaces() -> Vec<Interface> {
     #[cfg(feature = "llama")]
     {
         let kinds = |wanted: Vec<Interface>| wanted.iter().map(|interface| interface.name().to_owned()).collect();
@@ -77,6 +93,12 @@ fn refused_plugins() -> Vec<String> {
 
 /// Where the arithmetic is done, for logs and reports: the plug-ins in use, or how llama.cpp was linked in.
 pub fn compute_backends() -> Vec<String> {
+    let mut found = ggml_backends();
+    found.extend(candle_has_cuda().then(|| "candle's CUDA (linked in)".to_owned()));
+    found
+}
+
+fn ggml_backends() -> Vec<String> {
     #[cfg(feature = "llama")]
     match ingle_llama::plugin_report() {
         Some(report) => report.loaded.iter().map(|plugin| plugin.file.clone()).collect(),

@@ -29,7 +29,8 @@ fn idle_gpu<'a>(
     if plan.placement.n_gpu_layers > 0 {
         return None;
     }
-    match (gpus.first(), hardware.idle_gpus.first()) {
+    // What ggml does not reach another backend may: then it is none of the idle ones.
+    match (gpus.first(), hardware.idle_gpus.first().or(hardware.gpus().next())) {
         (Some(gpu), _) => {
             let why = match options.gpu_layers {
                 GpuLayers::Count(_) => "gpu_layers is 0".to_owned(),
