@@ -2,11 +2,12 @@
 # The program as packages and images have it: one for every processor and GPU, its backends as plug-ins beside it.
 #
 #   dist.sh FOLDER            FOLDER/bin/ingle, local-ai, FOLDER/lib/ingle/*.so
-#   dist.sh FOLDER --cuda     the same, with the CUDA plug-in; needs nvcc
+#   dist.sh FOLDER --cuda     the same, with the CUDA plug-in, and FOLDER/bin/ingle-cuda, whose candle uses CUDA; needs nvcc
 #
 # DIST_CPU_VARIANTS=all     every CPU variant of ggml, the best of which is picked at start: about twice the build time
 #                  =one     one variant for processors since 2013 (AVX2)
 # CMAKE_CUDA_ARCHITECTURES  GPUs that the plug-in is built for
+# CUDA_COMPUTE_CAP          GPUs that candle's kernels are built for: of this compute capability (80) and newer
 # DIST_TARGET_DIR           where it is built (a folder under the user's cache; the usual build stays untouched)
 set -euo pipefail
 # shellcheck source=scripts/env.sh
@@ -37,6 +38,7 @@ built=$(build_folder llama-cpp-sys-2 "$messages")
 target="$CARGO_TARGET_DIR/release"
 rm -rf "$out"
 mkdir -p "$out/bin" "$out/lib/ingle"
+# Before the next build overwrites it.
 strip -o "$out/bin/ingle" "$target/ingle"
 ln -s ingle "$out/bin/local-ai"
 
@@ -50,5 +52,10 @@ done < <(find "$built" -path '*/build/bin/*' -name 'libggml-*.so' ! -name 'libgg
 
 if [ "$with_cuda" = --cuda ]; then
     "$root/scripts/plugin.sh" cuda "$out/lib/ingle"
+    # The same program with another candle, in the same target directory: llama.cpp and what does not know candle stay as
+    # they are. It needs the driver to start, so it is not the one that is called (src/cuda.rs).
+    CUDA_COMPUTE_CAP="${CUDA_COMPUTE_CAP:-80}" \
+        cargo build --release --locked --workspace --features "$features,candle-cuda"
+    strip -o "$out/bin/ingle-cuda" "$target/ingle"
 fi
 du -sh "$out" >&2

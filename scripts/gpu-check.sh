@@ -15,6 +15,9 @@
 # GPU_CHECK_SHAPES  models to measure                                  (8b 30b-a3b)
 # GPU_CHECK_CLIENTS numbers of clients                                 (1,8,32,64)
 # GPU_CHECK_JOBS    compilers at once                                  (all cores)
+# GPU_CHECK_ENCODER folder of an embedding model from safetensors that `pack` takes along: with bin/ingle-cuda in the pack
+#                   it is measured on the GPU and on the CPU           (all-MiniLM-L6-v2 of the tests, if it is there)
+# GPU_CHECK_TEXTS   texts in a call, for it                            (1,32,256)
 set -euo pipefail
 # shellcheck source=scripts/env.sh
 . "$(dirname "$0")/env.sh"
@@ -48,6 +51,15 @@ pack() {
     mkdir -p "$folder/bin" "$folder/lib/ingle"
     strip -o "$folder/bin/ingle" "$out/ingle"
     strip -o "$folder/bin/random_model" "$out/examples/random_model"
+    # The program whose candle uses CUDA, where nvcc is.
+    if command -v nvcc >/dev/null 2>&1; then
+        CUDA_COMPUTE_CAP="${CUDA_COMPUTE_CAP:-80}" cargo build --release --features plugins,candle-cuda --bin ingle
+        strip -o "$folder/bin/ingle-cuda" "$out/ingle"
+    else
+        say "no nvcc here: embeddings on the GPU will not be measured"
+    fi
+    local encoder="${GPU_CHECK_ENCODER:-$cache/test-models/all-MiniLM-L6-v2}"
+    [ ! -e "$encoder/model.safetensors" ] || cp -RL "$encoder" "$folder/encoder"
     # Names that the loader asks for, without the links between them. The CPU's plug-in comes along; CUDA's is built.
     local built library
     built=$(build_folder llama-cpp-sys-2 "$messages")
@@ -178,6 +190,28 @@ alone() {
         say "llama-bench ended with $?: $(tail -n 5 "$work/llama-bench.log")"
 }
 
+# Vectors by candle: on the GPU in 32 and 16 bits, by the program that `ingle` becomes there, and on the CPU.
+embeddings() {
+    [ -d "$folder/encoder" ] || { say "no embedding model in the pack: not measured"; return 0; }
+    [ -x "$folder/bin/ingle-cuda" ] || { say "no ingle-cuda in the pack: embeddings are measured on the CPU only"; }
+    local name models="$work/encoders" extra
+    mkdir -p "$models"
+    rm -rf "$models/encoder"
+    cp -R "$folder/encoder" "$models/encoder"
+    for name in f32 bf16; do
+        extra=
+        [ "$name" = f32 ] || extra="options: ['precision:bf16']"
+        printf 'name: encoder-%s\nbackend: transformers\nembeddings: true\nparameters: {model: encoder}\n%s\n' "$name" \
+            "$extra" >"$models/encoder-$name.yaml"
+        say "candle, $name, on the GPU where ingle-cuda is"
+        "$folder/bin/ingle" bench offline "encoder-$name" --models-path "$models" --prompt 32,128 \
+            --parallel "${GPU_CHECK_TEXTS:-1,32,256}" --repeats 3 || say "ingle bench offline ended with $?"
+    done
+    say "candle, f32, on the CPU"
+    INGLE_CUDA=0 "$folder/bin/ingle" bench offline encoder-f32 --models-path "$models" --prompt 32,128 \
+        --parallel "${GPU_CHECK_TEXTS:-1,32,256}" --repeats 3 || say "ingle bench offline ended with $?"
+}
+
 measure() {
     local shape model n_slots context
     trap stop_server EXIT
@@ -185,6 +219,7 @@ measure() {
     n_slots=${clients##*,}
     context=$((n_slots * (${GPU_CHECK_PROMPT:-256} + ${GPU_CHECK_ANSWER:-128} + 128)))
     "$folder/bin/ingle" devices
+    embeddings
     for shape in $shapes; do
         model="$work/models/$shape.gguf"
         alone "$shape.gguf"
