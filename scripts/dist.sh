@@ -30,6 +30,9 @@ if [ "${DIST_CPU_VARIANTS:-all}" = one ]; then
     export GGML_BACKEND_DL=ON
 fi
 
+# llama.cpp's build looks at variables, not at the files of ours that become part of it.
+CMAKE_INGLE_SOURCES=$(cat crates/llama/cmake/* crates/llama/src/operations.cpp | sha256sum | cut -c 1-16)
+export CMAKE_INGLE_SOURCES
 "$root/scripts/setup.sh" build
 messages="$CARGO_TARGET_DIR/dist-messages.json"
 mkdir -p "$CARGO_TARGET_DIR"
@@ -49,6 +52,11 @@ done
 while IFS= read -r library; do
     strip -o "$out/lib/ingle/${library##*/}" "$library"
 done < <(find "$built" -path '*/build/bin/*' -name 'libggml-*.so' ! -name 'libggml-base.so' ! -name 'libggml-*.so.*')
+
+for library in "$out"/lib/ingle/libggml-cpu*.so; do
+    [[ "$(nm -D --defined-only "$library")" = *ingle_take_operations_* ]] ||
+        die "$library takes none of the program's operations: it is from an older build, remove $CARGO_TARGET_DIR"
+done
 
 if [ "$with_cuda" = --cuda ]; then
     "$root/scripts/plugin.sh" cuda "$out/lib/ingle"

@@ -17,6 +17,8 @@ const VARIABLE: &str = "INGLE_CUDA";
 /// Set for the program that this one has become: whatever lies there as `ingle-cuda`, it is started once. A wrapper around
 /// this program would go round for ever.
 const STARTED: &str = "INGLE_CUDA_STARTED";
+/// How CUDA counts GPUs.
+const ORDER: &str = "CUDA_DEVICE_ORDER";
 /// How long the other program may take to say its version; it starts in some milliseconds.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -91,6 +93,10 @@ fn start(program: &Path) -> String {
     let mut command = Command::new(program);
     // The name by which it was called decides about the command line it takes.
     command.arg0(arguments.next().unwrap_or_else(|| "ingle".into())).args(arguments).env(STARTED, "1");
+    // GPUs are counted as NVML counts them; CUDA by itself begins with the fastest.
+    if std::env::var_os(ORDER).is_none() {
+        command.env(ORDER, "PCI_BUS_ID");
+    }
     format!("{} could not be started: {}", program.display(), command.exec())
 }
 

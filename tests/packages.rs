@@ -97,6 +97,53 @@ fn the_root_file_system_of_the_image_answers() {
     assert!(!system.contains("cannot be read"), "{system}");
 }
 
+/// What `scripts/dist.sh` makes takes too long to make for every run of the tests.
+#[test]
+fn a_program_with_plug_ins_takes_the_best_of_its_own_and_no_other() {
+    let (Some(folder), Some(model)) = (std::env::var_os("INGLE_DIST").map(PathBuf::from), chat_model()) else {
+        eprintln!("skipped: INGLE_DIST names no folder of scripts/dist.sh");
+        return;
+    };
+    let started = |arguments: &[&str], backends: &Path| {
+        let mut command = program(&folder.join("bin/ingle"), arguments);
+        command.env("INGLE_BACKENDS_PATH", backends).args(["--log-level", "debug"]);
+        command
+    };
+    let model = model.to_str().expect("a path of ASCII");
+    let bench = ["bench", "offline", model, "--prompt", "8", "--answer", "4", "--repeats", "1"];
+    let chosen = |backends: &Path| {
+        let output = started(&bench, backends).output().expect("the program starts");
+        let log = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{log}");
+        assert!(log.contains("the plug-in takes this program's operations"), "{log}");
+        let devices = stdout_of(started(&["devices"], backends));
+        let file = devices.lines().find_map(|line| line.strip_prefix("computes with "));
+        file.unwrap_or_else(|| panic!("{devices}")).to_owned()
+    };
+    let scratch = tempfile::tempdir().expect("a temporary folder");
+    let copies = scratch.path().join("copies");
+    std::fs::create_dir(&copies).expect("a folder");
+    for entry in std::fs::read_dir(folder.join("lib/ingle")).expect("plug-ins").flatten() {
+        std::fs::copy(entry.path(), copies.join(entry.file_name())).expect("a copy");
+    }
+    let best = chosen(&copies);
+    println!("this processor gets {best}");
+    std::fs::remove_file(copies.join(&best)).expect("it is there");
+    let second = chosen(&copies);
+    println!("without it, {second}");
+    assert!(second.starts_with("libggml-cpu-") && second != best, "{second}");
+    // Something else under the name of a plug-in, and nothing at all.
+    let (other, none) = (scratch.path().join("other"), scratch.path().join("none"));
+    for folder in [&other, &none] {
+        std::fs::create_dir(folder).expect("a folder");
+    }
+    std::fs::copy(folder.join("lib/ingle/libllama.so.0"), other.join("libggml-cpu-best.so")).expect("a copy");
+    let error = failure_of(started(&bench, &other), 1);
+    assert!(error.contains("libggml-cpu-best.so: "), "{error}");
+    let error = failure_of(started(&bench, &none), 1);
+    assert!(error.contains(&format!("no ggml backend for the CPU could be loaded from {}", none.display())), "{error}");
+}
+
 #[test]
 fn a_models_folder_of_another_user_is_explained_before_anything_is_downloaded() {
     let scratch = tempfile::tempdir().expect("a temporary folder");

@@ -67,6 +67,9 @@ pub struct BatchToken {
     pub wants_row: bool,
 }
 
+/// What is done with a row: it gets an index and the row.
+pub type RowWork<'a> = dyn Fn(usize, Result<&[f32], EngineError>) + Sync + 'a;
+
 /// A model with its cache, owned by one thread. It decodes and lends rows; it never samples.
 pub trait Decoder {
     /// The fixed facts; the same at every call.
@@ -88,7 +91,7 @@ pub trait Decoder {
 
     /// Runs `work` once for each of these entries of the last step, with the index into `entry_idxs` and the row
     /// ([`Decoder::row`]): for several of them at once where that is worth it and threads are free. `work` must not panic.
-    fn for_each_row(&mut self, entry_idxs: &[usize], work: &(dyn Fn(usize, Result<&[f32], EngineError>) + Sync)) {
+    fn for_each_row(&mut self, entry_idxs: &[usize], work: &RowWork<'_>) {
         entry_idxs.iter().enumerate().for_each(|(idx, &entry_idx)| work(idx, self.row(entry_idx)));
     }
 

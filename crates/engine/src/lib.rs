@@ -30,7 +30,7 @@ pub use backend::{
 };
 pub use batch::{Answered, BatchConfig, BatchHandle, BatchModel, BatchStats, BatchThread, Cost, Interrupt, Pending};
 pub use constraint::{Allowed, Constraint, ConstraintError, ConstraintHandle, TokenMask};
-pub use decoder::{BatchToken, CacheRefused, DecodeError, Decoder, DecoderLimits, PrefixSharing, SeqId};
+pub use decoder::{BatchToken, CacheRefused, DecodeError, Decoder, DecoderLimits, PrefixSharing, RowWork, SeqId};
 pub use encoder::{Dimensions, EmbedInfo, EmbedModel, Encoded, RerankModel, Sequence, TextEncoder};
 pub use error::EngineError;
 pub use gate::Seat;

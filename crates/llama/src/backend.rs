@@ -96,7 +96,8 @@ impl Backend for LlamaBackend {
     }
 
     fn uses_gpus(&self, options: &LoadOptions) -> bool {
-        options.gpu_layers != GpuLayers::Count(0)
+        // One that only another backend reaches is of no use here.
+        options.gpu_layers != GpuLayers::Count(0) && !process::gpu_devices().is_empty()
     }
 
     fn poison(&self) -> Option<String> {

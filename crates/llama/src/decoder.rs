@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ingle_engine::{
     BatchToken, CacheRefused, DecodeError, Decoder, DecoderLimits, EngineError, FaultReporter, FlashAttention,
-    LoadOptions, PrefixSharing, RopeScaling, Seat, SeqId, TokenId,
+    LoadOptions, PrefixSharing, RopeScaling, RowWork, Seat, SeqId, TokenId,
 };
 
 use crate::exit::{self, Call};
@@ -229,7 +229,7 @@ impl LlamaDecoder {
     }
 
     /// Shares the rows among the compute threads; false when those cannot work, and then `work` has run for no row.
-    fn share_rows(&mut self, entry_idxs: &[usize], work: &(dyn Fn(usize, Result<&[f32], EngineError>) + Sync)) -> bool {
+    fn share_rows(&mut self, entry_idxs: &[usize], work: &RowWork<'_>) -> bool {
         let n_vocab = self.limits.n_vocab;
         // The rows are in one place of the context, which nobody changes until `work` has run for all of them.
         let rows: Vec<_> = entry_idxs.iter().map(|&idx| self.row(idx).map(|row| Row(row.as_ptr()))).collect();
@@ -386,7 +386,7 @@ impl Decoder for LlamaDecoder {
         Ok(unsafe { std::slice::from_raw_parts(row.as_ptr(), self.limits.n_vocab) })
     }
 
-    fn for_each_row(&mut self, entry_idxs: &[usize], work: &(dyn Fn(usize, Result<&[f32], EngineError>) + Sync)) {
+    fn for_each_row(&mut self, entry_idxs: &[usize], work: &RowWork<'_>) {
         let n_threads = lock(&self.pool).n_threads();
         let is_worth_it = n_threads > 1 && entry_idxs.len() > 1 && entry_idxs.len() * self.limits.n_vocab >= SHARE_FROM;
         // Where another model waits for the cores, this thread goes on by itself.

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use ingle_engine::{DeviceKind, EngineError, Hardware, LoadOptions, Speculation, TokenId, TokenKind, Tokenizer};
+use ingle_engine::{
+    ContextOverflow, DeviceKind, EngineError, GpuLayers, Hardware, LoadOptions, Speculation, TokenId, TokenKind,
+    Tokenizer,
+};
 use ingle_gguf::ModelInfo;
 
 use crate::backend::LoadedModel;
@@ -17,6 +20,10 @@ const ADVICE: &str =
 /// How the draft model is loaded, if there is one: the cache as long as the model's, as many requests, the same threads.
 pub(crate) fn options_for(options: &LoadOptions) -> Option<LoadOptions> {
     let draft = options.draft.as_ref().filter(|_| options.speculation != Speculation::Off)?;
+    if options.overflow != ContextOverflow::Stop {
+        tracing::warn!(model = options.name, "the draft model is not loaded: nothing is guessed with context_shift");
+        return None;
+    }
     Some(LoadOptions {
         name: options.name.clone(),
         path: draft.path.clone(),
@@ -26,8 +33,13 @@ pub(crate) fn options_for(options: &LoadOptions) -> Option<LoadOptions> {
         prompt_threads: options.prompt_threads,
         batch: options.batch,
         physical_batch: options.physical_batch,
-        gpu_layers: options.gpu_layers,
+        // A number of layers is one of the model's own.
+        gpu_layers: if options.gpu_layers == GpuLayers::Count(0) { GpuLayers::Count(0) } else { GpuLayers::Auto },
         main_gpu: options.main_gpu,
+        tensor_split: options.tensor_split.clone(),
+        split_mode: options.split_mode,
+        no_kv_offload: options.no_kv_offload,
+        mlock: options.mlock,
         mmap: options.mmap,
         flash_attention: options.flash_attention,
         check_tensors: options.check_tensors,
@@ -68,6 +80,10 @@ pub(crate) fn join(model: LoadedModel, draft: LoadedModel, options: &LoadOptions
 /// # Errors
 /// [`EngineError::Load`] for vocabularies that cannot be the same.
 pub(crate) fn may_be_of_one_family(path: &Path, model: &ModelInfo, draft: &ModelInfo) -> Result<(), EngineError> {
+    if [model, draft].iter().any(|info| info.is_recurrent || info.is_hybrid) {
+        let reason = "a guess cannot be taken back from the state of a recurrent model: remove draft_model";
+        return Err(load_error(path, reason));
+    }
     let (n, n_draft) = (model.n_vocab, draft.n_vocab);
     match n.abs_diff(n_draft) > MOST_EXTRA_TOKENS {
         true => Err(load_error(path, format!("it has {n_draft} tokens and the model {n}; {ADVICE}"))),

@@ -48,7 +48,8 @@ pub(crate) struct PoolFunctions {
     add_chunk: unsafe extern "C" fn(pool: *mut sys::ggml_threadpool, value: c_int) -> c_int,
 }
 
-pub(crate) type Compute = unsafe extern "C" fn(*const PoolFunctions, *const ComputeParams, *mut sys::ggml_tensor) -> bool;
+pub(crate) type Compute =
+    unsafe extern "C" fn(*const PoolFunctions, *const ComputeParams, *mut sys::ggml_tensor) -> bool;
 pub(crate) type WorkBytes = unsafe extern "C" fn(*const sys::ggml_tensor) -> usize;
 
 /// What takes the functions of this module; its name holds the number of the interface (see `operations.cpp`).

@@ -363,6 +363,7 @@ fn draft_config(load: &LoadConfig) -> DraftConfig {
     DraftConfig {
         most: load.n_draft.map_or(usual.most, |n| n.get() as usize),
         least_chance: load.options.least_draft_chance.unwrap_or(usual.least_chance),
+        ..usual
     }
 }
 

@@ -83,7 +83,10 @@ impl Backend for SpeechBackend {
             Kind::Whisper => {
                 let mut files = ModelFiles::open(&options.path).map_err(|error| load_error(options, error))?;
                 let dims = Dims::of(&mut files).map_err(|error| load_error(options, error))?;
-                Ok(if may_use_gpu(options) { gpu_memory(&dims, options) } else { whisper_memory(&dims, options) })
+                let on_cpu = whisper_memory(&dims, options);
+                // Which of both it becomes shows when the GPU is opened.
+                let places = [Some(on_cpu), may_use_gpu(options).then(|| gpu_memory(&dims, options))];
+                Ok(places.into_iter().flatten().max_by_key(MemoryEstimate::total_bytes).unwrap_or(on_cpu))
             }
             Kind::Kokoro => kokoro_memory(options),
             Kind::Piper | Kind::Vad => onnx_memory(options),

@@ -9,14 +9,13 @@ mod encoders;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 pub use encoders::{FakeEmbed, FakeEncoder, FakeRerank, N_EMBD, embed_model, rerank_model, vector};
 
 use crate::{
     Backend, BatchToken, CacheRefused, ContextOverflow, DecodeError, Decoder, DecoderLimits, Engine, EngineError,
-    FaultReporter, GpuLayers, Hardware, LoadOptions, MemoryEstimate, PrefixSharing, Segment, SeqId, SpecialTokens,
-    Surround, Task, TextConfig, TextModel, TokenId, TokenKind, Tokenizer,
+    FaultReporter, GpuLayers, Hardware, LoadOptions, MemoryEstimate, PrefixSharing, RowWork, Segment, SeqId,
+    SpecialTokens, Surround, Task, TextConfig, TextModel, TokenId, TokenKind, Tokenizer,
 };
 
 /// Beginning of sequence.
@@ -164,8 +163,6 @@ pub struct FakeDecoder {
     /// Rows of the last step: entry index and logits.
     rows: Vec<(usize, Vec<f32>)>,
     faults: Option<FaultReporter>,
-    /// How long a step takes at least.
-    step_time: Duration,
 }
 
 /// Limits of a small fake model.
@@ -198,19 +195,12 @@ impl FakeDecoder {
             next_cell: 0,
             rows: Vec::new(),
             faults: None,
-            step_time: Duration::ZERO,
         }
     }
 
     /// Where [`POISON_ABORT`] reports to.
     pub fn with_faults(mut self, faults: FaultReporter) -> Self {
         self.faults = Some(faults);
-        self
-    }
-
-    /// Takes so long for each step.
-    pub fn with_step_time(mut self, step_time: Duration) -> Self {
-        self.step_time = step_time;
         self
     }
 
@@ -311,9 +301,6 @@ impl Decoder for FakeDecoder {
     fn decode(&mut self, batch: &[BatchToken]) -> Result<(), DecodeError> {
         assert!(!batch.is_empty(), "an empty batch is never sent");
         assert!(batch.len() <= self.limits.n_batch, "a batch has a bound");
-        if !self.step_time.is_zero() {
-            std::thread::sleep(self.step_time);
-        }
         for entry in batch {
             match (entry.token, &self.faults) {
                 (POISON_STEP, _) => return Err(DecodeError::Failed { reason: "poisoned step".into() }),
@@ -350,7 +337,7 @@ impl Decoder for FakeDecoder {
         row.map(|(_, row)| row.as_slice()).ok_or_else(missing)
     }
 
-    fn for_each_row(&mut self, entry_idxs: &[usize], work: &(dyn Fn(usize, Result<&[f32], EngineError>) + Sync)) {
+    fn for_each_row(&mut self, entry_idxs: &[usize], work: &RowWork<'_>) {
         let rows: Vec<_> = entry_idxs.iter().map(|&entry_idx| self.row(entry_idx).map(<[f32]>::to_vec)).collect();
         let half = |odd: usize| {
             let rows = rows.iter().enumerate().filter(|(idx, _)| idx % 2 == odd);

@@ -3,33 +3,21 @@
 //! draft model changes how long an answer takes, and nothing else.
 //!
 //! Its steps come one after the other and before the model's own, so how far it looks ahead is decided anew for each
-//! step: by what its steps and the rows of the check cost, and by how often it has been right of late.
+//! step (`draft_policy`).
 
 use std::time::Instant;
 
 use ingle_kernels::{argmax, sum_exp};
 
+use super::draft_policy::{Depth, DraftPolicy, Outlook};
 use crate::scheduler::RequestId;
 use crate::{BatchToken, DecodeError, Decoder, DecoderLimits, EngineError, PrefixSharing, SeqId, TokenId};
 
-/// Tokens that are proposed at most unless the configuration says otherwise.
+/// Tokens that are proposed at most unless the configuration says otherwise, and whatever it says.
 const DEFAULT_MOST: usize = 8;
+const MOST: usize = 64;
 /// A token whose share of the draft model's probability is smaller is not proposed, unless the configuration says so.
 const DEFAULT_LEAST_CHANCE: f32 = 0.4;
-/// Right and wrong proposals that are believed to have been seen before the first one.
-const BELIEF: (f64, f64) = (3.0, 1.5);
-/// What a proposal seen before the last one counts for.
-const FADE: f64 = 0.98;
-/// Weight of a new measurement.
-const NEW: f64 = 0.25;
-/// Proposals have to promise this much more speed before they are made.
-const MARGIN: f64 = 1.08;
-/// Where they did not promise it for so many steps, one is made all the same, to see whether they do now.
-const RETRY: usize = 64;
-/// Part of a step of the model that the draft model may take to read what it has not seen of the texts.
-const READ_PART: f64 = 0.5;
-/// Tokens that it reads at least, and at once before anything was measured.
-const LEAST_READ: usize = 32;
 
 /// How a draft model is used.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,11 +26,13 @@ pub struct DraftConfig {
     pub most: usize,
     /// Least probability, by the draft model, of a token that is proposed.
     pub least_chance: f32,
+    /// It is asked, and all it proposes is checked, also where that does not pay; for trials.
+    pub is_always_asked: bool,
 }
 
 impl Default for DraftConfig {
     fn default() -> Self {
-        Self { most: DEFAULT_MOST, least_chance: DEFAULT_LEAST_CHANCE }
+        Self { most: DEFAULT_MOST, least_chance: DEFAULT_LEAST_CHANCE, is_always_asked: false }
     }
 }
 
@@ -68,15 +58,6 @@ pub(super) struct Proposal {
     pub(super) chances: Vec<f64>,
 }
 
-/// How far to look ahead.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Depth {
-    /// Tokens for each text.
-    pub(super) n_tokens: usize,
-    /// To learn what it costs and gives, not because it promises something: one proposal is to be checked all the same.
-    pub(super) is_trial: bool,
-}
-
 /// A sequence of the draft model.
 #[derive(Debug, Default)]
 struct Seat {
@@ -98,13 +79,12 @@ pub(super) struct Drafter {
     draft: Draft,
     /// Tokens from here on are unknown to one of the two models.
     n_vocab: usize,
+    /// Rows of a step of the model.
+    n_rows: usize,
     seats: Vec<Seat>,
-    /// Seconds of a step that gives each text one more token, and of a token that is read; smoothed.
-    step_secs: Option<f64>,
-    read_secs: Option<f64>,
-    /// Right and wrong proposals, the older ones faded.
-    seen: (f64, f64),
-    n_idle: usize,
+    /// Requests whose texts its cache has no room for.
+    left_alone: Vec<RequestId>,
+    policy: DraftPolicy,
 }
 
 impl Drafter {
@@ -112,34 +92,36 @@ impl Drafter {
     /// what it proposed could not be taken back.
     pub(super) fn new(draft: Draft, limits: &DecoderLimits, n_slots: usize) -> Option<Self> {
         let own = draft.decoder.limits();
-        let n_vocab = own.n_vocab.min(limits.n_vocab);
-        let n_seats = n_slots.min(own.n_seqs);
+        let (n_seats, n_vocab) = (n_slots.min(own.n_seqs), own.n_vocab.min(limits.n_vocab));
         let can_cut = own.sharing != PrefixSharing::TakeOverWhole;
         can_cut.then(|| Self {
             n_vocab,
+            n_rows: limits.n_seqs.min(limits.n_batch),
             seats: (0..n_seats).map(|_| Seat::default()).collect(),
-            step_secs: None,
-            read_secs: None,
-            seen: BELIEF,
-            n_idle: 0,
+            left_alone: Vec::new(),
+            policy: DraftPolicy::new(draft.config.most.min(MOST)),
             draft,
         })
     }
 
-    /// Learns whether a proposed token was the one that was sampled.
-    pub(super) fn learn(&mut self, is_right: bool) {
-        let (right, wrong) = &mut self.seen;
-        (*right, *wrong) = (FADE * *right, FADE * *wrong);
-        *(if is_right { right } else { wrong }) += 1.0;
+    /// See [`DraftConfig::is_always_asked`].
+    pub(super) fn is_always_asked(&self) -> bool {
+        self.draft.config.is_always_asked
+    }
+
+    /// Learns whether a proposed token was the one that was sampled, and whether it was checked.
+    pub(super) fn learn(&mut self, is_right: bool, was_checked: bool) {
+        self.policy.learn(is_right, was_checked);
     }
 
     /// The request has ended; its sequence is free for others and keeps what it has read until then.
     pub(super) fn release(&mut self, request: RequestId) {
         self.seats.iter_mut().filter(|seat| seat.request == Some(request)).for_each(|seat| seat.request = None);
+        self.left_alone.retain(|other| *other != request);
     }
 
-    /// How many tokens to propose for each of `n_texts` of the `n_answers` of a step that takes `plain_secs`: what
-    /// promises the most tokens a second, none where nothing does. `row_secs(n)` is what each of `n` rows of a check costs.
+    /// How many tokens to propose for each of `n_texts` of the `n_answers` of a step that takes `plain_secs`.
+    /// `row_secs(n)` is what each of `n` rows of a check costs.
     pub(super) fn depth(
         &mut self,
         plain_secs: f64,
@@ -147,28 +129,12 @@ impl Drafter {
         n_texts: usize,
         row_secs: &dyn Fn(usize) -> f64,
     ) -> Depth {
-        let most = self.draft.config.most;
-        let Some(step_secs) = self.step_secs else { return Depth { n_tokens: most.min(2), is_trial: true } };
-        let (right, wrong) = self.seen;
-        let rate = right / (right + wrong);
-        let (n_answers, n_texts) = (n_answers as f64, n_texts as f64);
-        let (mut n_best, mut best, mut all_right, mut extra) = (0, MARGIN * n_answers / plain_secs, 1.0, 0.0);
-        for n in 1..=most {
-            all_right *= rate;
-            extra += all_right * n_texts;
-            let n_rows = n as f64 * n_texts;
-            let secs = plain_secs + n as f64 * step_secs + n_rows * row_secs(n_rows as usize);
-            let speed = (n_answers + extra) / secs;
-            if speed > best {
-                (n_best, best) = (n, speed);
-            }
+        let most_rows = self.n_rows.saturating_sub(n_answers);
+        if self.is_always_asked() {
+            let n_tokens = self.draft.config.most.min(MOST).min(most_rows / n_texts.max(1));
+            return Depth { n_tokens, is_trial: true };
         }
-        self.n_idle = if n_best == 0 { self.n_idle + 1 } else { 0 };
-        if self.n_idle < RETRY || most == 0 {
-            return Depth { n_tokens: n_best, is_trial: false };
-        }
-        self.n_idle = 0;
-        Depth { n_tokens: 1, is_trial: true }
+        self.policy.depth(Outlook { secs: plain_secs, n_answers, most_rows }, n_texts, row_secs)
     }
 
     /// Proposes at most `depth` tokens behind each text. Those of which the draft model has much to read get nothing
@@ -182,23 +148,22 @@ impl Drafter {
         depth: usize,
         plain_secs: f64,
     ) -> Result<Vec<(RequestId, Proposal)>, EngineError> {
-        let longest = self.draft.decoder.limits().n_sequence_tokens;
-        let n_vocab = self.n_vocab;
-        let fits = |text: &[TokenId]| {
-            !text.is_empty() && text.len() + depth <= longest && text.iter().all(|&token| (token as usize) < n_vocab)
-        };
+        let begun = Instant::now();
         let mut readers = Vec::new();
-        for &(request, text) in texts.iter().filter(|(_, text)| fits(text)) {
-            if let Some(seat) = self.seat(request, text) {
+        for &(request, text) in texts {
+            if let Some(seat) = self.reads(request, text, depth, plain_secs) {
                 self.keep_common(seat, text);
                 readers.push(Reader { request, text, seat });
             }
         }
+        self.make_room(&mut readers, depth);
         let found = self.read(readers, plain_secs).and_then(|ready| self.go_on(&ready, depth));
+        self.policy.asked(begun.elapsed().as_secs_f64());
         match found {
-            // Texts of requests that have ended take the cells: everything is read again.
+            // As cells behind a sliding window may count that nobody needs: it begins anew, after a while.
             Err(DecodeError::NoRoom) => {
-                self.forget();
+                (0..self.seats.len()).for_each(|seat| self.clear(seat));
+                self.policy.rest();
                 Ok(Vec::new())
             }
             Err(DecodeError::Failed { reason }) => Err(EngineError::Decode { reason }),
@@ -206,14 +171,59 @@ impl Drafter {
         }
     }
 
+    /// The sequence for a text that the draft model can go on from, and that is worth reading.
+    fn reads(&mut self, request: RequestId, text: &[TokenId], depth: usize, plain_secs: f64) -> Option<usize> {
+        let longest = self.draft.decoder.limits().n_sequence_tokens;
+        let fits = !text.is_empty() && text.len() + depth <= longest && !self.left_alone.contains(&request);
+        if !fits {
+            return None;
+        }
+        let seat = self.seat(request, text)?;
+        let n_known = common(&self.seats[seat].tokens, text);
+        let missing = &text[n_known..];
+        let is_read = missing.iter().all(|&token| (token as usize) < self.n_vocab)
+            && (self.is_always_asked() || self.policy.is_worth_reading(missing.len(), plain_secs));
+        if is_read {
+            self.seats[seat].request = Some(request);
+        }
+        is_read.then_some(seat)
+    }
+
+    /// Where the cache has too few cells for what the next steps add, texts of requests that have ended leave it first,
+    /// then the longest text is left alone until its request ends.
+    fn make_room(&mut self, readers: &mut Vec<Reader<'_>>, depth: usize) {
+        let n_cells = self.draft.decoder.limits().n_cells;
+        loop {
+            let held: usize = self.seats.iter().map(|seat| seat.tokens.len()).sum();
+            let added = |reader: &Reader<'_>| reader.text.len() - self.seats[reader.seat].tokens.len() + depth;
+            if held + readers.iter().map(added).sum::<usize>() <= n_cells {
+                return;
+            }
+            let idle = self.seats.iter().position(|seat| seat.request.is_none() && !seat.tokens.is_empty());
+            if let Some(seat) = idle {
+                self.clear(seat);
+                continue;
+            }
+            let Some(longest) = (0..readers.len()).max_by_key(|&idx| readers[idx].text.len()) else { return };
+            let reader = readers.swap_remove(longest);
+            self.seats[reader.seat].request = None;
+            self.clear(reader.seat);
+            self.left_alone.push(reader.request);
+        }
+    }
+
+    fn clear(&mut self, seat: usize) {
+        self.seats[seat].tokens.clear();
+        self.draft.decoder.clear(seat as SeqId);
+    }
+
     /// The sequence of a request: its own, or the free one that holds most of its text.
-    fn seat(&mut self, request: RequestId, text: &[TokenId]) -> Option<usize> {
+    fn seat(&self, request: RequestId, text: &[TokenId]) -> Option<usize> {
         if let Some(own) = self.seats.iter().position(|seat| seat.request == Some(request)) {
             return Some(own);
         }
         let free = self.seats.iter().enumerate().filter(|(_, seat)| seat.request.is_none());
         let (best, _) = free.max_by_key(|(_, seat)| (common(&seat.tokens, text), usize::MAX - seat.tokens.len()))?;
-        self.seats[best].request = Some(request);
         Some(best)
     }
 
@@ -226,17 +236,14 @@ impl Drafter {
         }
         held.truncate(n_common);
         if self.draft.decoder.cut(seat as SeqId, n_common).is_err() {
-            held.clear();
-            self.draft.decoder.clear(seat as SeqId);
+            self.clear(seat);
         }
     }
 
     /// Reads what is missing of the texts as far as the time goes. Those that are read to their end have a row now: for
     /// each its index in the step.
     fn read<'a>(&mut self, readers: Vec<Reader<'a>>, plain_secs: f64) -> Result<Vec<(Reader<'a>, usize)>, DecodeError> {
-        let n_batch = self.draft.decoder.limits().n_batch;
-        let in_time = self.read_secs.map_or(LEAST_READ, |secs| (READ_PART * plain_secs / secs) as usize);
-        let mut left = in_time.max(LEAST_READ).min(n_batch);
+        let mut left = self.policy.n_read(plain_secs).min(self.draft.decoder.limits().n_batch);
         let (mut batch, mut read, mut ready) = (Vec::new(), Vec::new(), Vec::new());
         for reader in readers {
             let held = self.seats[reader.seat].tokens.len();
@@ -256,9 +263,7 @@ impl Drafter {
             return Ok(ready);
         }
         let secs = self.step(&batch)?;
-        if batch.len() >= LEAST_READ {
-            smooth(&mut self.read_secs, secs / batch.len() as f64);
-        }
+        self.policy.read(batch.len(), secs);
         read.into_iter().for_each(|(seat, piece)| self.seats[seat].tokens.extend_from_slice(piece));
         Ok(ready)
     }
@@ -302,7 +307,7 @@ impl Drafter {
         let secs = begun.elapsed().as_secs_f64();
         let n_rows = batch.iter().filter(|entry| entry.wants_row).count();
         if batch.len() <= 3 * n_rows {
-            smooth(&mut self.step_secs, secs);
+            self.policy.stepped(secs);
         }
         Ok(secs)
     }
@@ -317,13 +322,6 @@ impl Drafter {
         let chance = 1.0 / sum_exp(row, peak.value);
         Ok((chance >= least_chance).then_some((peak.index as TokenId, chance)))
     }
-
-    fn forget(&mut self) {
-        for (seq, seat) in self.seats.iter_mut().enumerate() {
-            seat.tokens.clear();
-            self.draft.decoder.clear(seq as SeqId);
-        }
-    }
 }
 
 fn entry(token: TokenId, position: usize, seat: usize, wants_row: bool) -> BatchToken {
@@ -333,8 +331,4 @@ fn entry(token: TokenId, position: usize, seat: usize, wants_row: bool) -> Batch
 /// Tokens that both begin with.
 fn common(one: &[TokenId], other: &[TokenId]) -> usize {
     one.iter().zip(other).take_while(|(a, b)| a == b).count()
-}
-
-fn smooth(known: &mut Option<f64>, secs: f64) {
-    *known = Some(known.map_or(secs, |old| old + NEW * (secs - old)));
 }

@@ -1,7 +1,6 @@
 //! Answers of a model that a draft model guesses for.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use super::*;
 use crate::fake::{Answers, EOS, FakeDecoder, FakeTokenizer, config, limits, next_of};
@@ -14,12 +13,13 @@ fn roomy() -> DecoderLimits {
     DecoderLimits { n_cells: 2048, n_seqs: 48, ..limits() }
 }
 
-/// A model that takes two milliseconds for a step, and this draft model that takes none.
+/// A model with this draft model, which is asked whether it pays or not: no test depends on times.
 fn start(draft: impl Decoder + Send + 'static) -> TextModel {
     TextModel::start_with_draft(config(N_SLOTS), Arc::new(FakeTokenizer::default()), move |faults| {
         let decoder = FakeDecoder::new(roomy(), Answers::Hash).with_faults(faults);
-        let draft = Draft { decoder: Box::new(draft), config: DraftConfig::default() };
-        Ok((decoder.with_step_time(Duration::from_millis(2)), Some(draft)))
+        let draft =
+            Draft { decoder: Box::new(draft), config: DraftConfig { is_always_asked: true, ..DraftConfig::default() } };
+        Ok((decoder, Some(draft)))
     })
     .unwrap()
 }
@@ -69,19 +69,18 @@ fn a_draft_model_that_knows_saves_steps() {
     let prompts = prompts(2 * N_SLOTS);
     ask(&model, &prompts);
     let stats = model.stats();
-    assert!(stats.guesses_right > 100 && stats.guesses_right <= stats.guesses, "{stats:?}");
-    assert!(stats.steps < 100, "{stats:?}");
+    assert!(stats.guesses_right > stats.tokens_generated / 2, "{stats:?}");
+    assert!(stats.steps < stats.tokens_generated / 2, "{stats:?}");
     // The same again: what the draft model has read of other texts does no harm.
     ask(&model, &prompts);
 }
 
 #[test]
-fn a_draft_model_that_knows_nothing_changes_nothing_and_is_seldom_asked() {
+fn a_draft_model_that_knows_nothing_changes_nothing() {
     let model = start(FakeDecoder::new(roomy(), Answers::Text("0123456789".repeat(30))));
     ask(&model, &prompts(4 * N_SLOTS));
     let stats = model.stats();
-    assert!(stats.guesses_right < 10, "{stats:?}");
-    assert!(stats.guesses < stats.tokens_generated / 4, "{stats:?}");
+    assert!(stats.guesses > 100 && stats.guesses_right < stats.guesses / 4, "{stats:?}");
 }
 
 #[test]

@@ -437,20 +437,42 @@ impl<D: Decoder> EngineLoop<D> {
         guessed.into_iter().for_each(|entry_idx| self.sample_guessed(entries, entry_idx));
     }
 
-    /// Samples answers from one row each, several at once where the decoder has threads for that.
+    /// Samples answers from one row each: those whose mask is here first, several at once where the decoder has threads
+    /// for that. The others get the time that takes, and a moment more.
     fn sample_plain(&mut self, entries: &[StepEntry], entry_idxs: &[usize]) {
         let wanted: BTreeMap<RequestId, usize> =
             entry_idxs.iter().map(|&entry_idx| (entries[entry_idx].request, entry_idx)).collect();
-        let (mut ids, mut rows, mut choices) = (Vec::new(), Vec::new(), Vec::new());
+        let late = self.sample_rows(&wanted, Patience::None);
+        if !late.is_empty() {
+            let late = late.into_iter().map(|id| (id, wanted[&id])).collect();
+            self.sample_rows(&late, Patience::Short);
+        }
+    }
+
+    /// Samples these answers, each from the row of an entry. Those whose mask is late are left out, and named, while
+    /// there is more patience to be had; then they are sampled when it comes.
+    fn sample_rows(&mut self, wanted: &BTreeMap<RequestId, usize>, mut patience: Patience) -> Vec<RequestId> {
+        let keeps_rows = patience == Patience::Short;
+        let (mut ids, mut rows, mut choices, mut late, mut n_live) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new(), 0);
         for (&id, live) in &mut self.live {
             let Some(&entry_idx) = wanted.get(&id) else { continue };
-            let ruling = Some(live.guard.ruling(Patience::Short));
+            n_live += 1;
+            let ruling = live.guard.ruling(patience);
+            if ruling == Ruling::Late {
+                // One wait for all.
+                patience = Patience::None;
+                late.push(id);
+                if !keeps_rows {
+                    continue;
+                }
+            }
             ids.push(id);
             rows.push(entry_idx);
             let Live { sampler, late_row, .. } = live;
-            choices.push(Mutex::new(Choice { sampler, late_row, ruling, chosen: None }));
+            choices.push(Mutex::new(Choice { sampler, late_row, ruling: Some(ruling), chosen: None }));
         }
-        assert_eq!(ids.len(), wanted.len(), "a request in a step is live; this is a bug");
+        assert_eq!(n_live, wanted.len(), "a request in a step is live; this is a bug");
         let panic: Mutex<Option<Box<dyn Any + Send>>> = Mutex::default();
         let scratches = &self.scratches;
         self.decoder.for_each_row(&rows, &|idx, row| {
@@ -462,12 +484,12 @@ impl<D: Decoder> EngineLoop<D> {
         if let Some(reason) = lock(&panic).take() {
             resume_unwind(reason);
         }
-        let chosen =
-            choices.into_iter().map(|choice| choice.into_inner().unwrap_or_else(PoisonError::into_inner).end());
-        let chosen: Vec<_> = chosen.collect();
+        let end = |choice: Mutex<Choice<'_>>| choice.into_inner().unwrap_or_else(PoisonError::into_inner).end();
+        let chosen: Vec<_> = choices.into_iter().map(end).collect();
         for (id, chosen) in ids.into_iter().zip(chosen).filter_map(|(id, chosen)| Some((id, chosen?))) {
             self.deliver(id, chosen);
         }
+        late
     }
 
     /// Samples an answer whose next tokens were guessed: each row holds as long as the guesses before it were right. A
@@ -563,8 +585,8 @@ impl<D: Decoder> EngineLoop<D> {
                 self.scheduler.set_resting(id, sent == Sent::Full);
                 if let Some(live) = self.live.get_mut(&id) {
                     live.guard.accept(token, live.forcing, self.masks.as_ref());
-                    if let Some(is_right) = live.guesses.as_mut().and_then(|guesses| guesses.push(token)) {
-                        self.guessing.learn(is_right);
+                    if let Some(verdict) = live.guesses.as_mut().and_then(|guesses| guesses.push(token)) {
+                        self.guessing.learn(verdict);
                     }
                 }
             }

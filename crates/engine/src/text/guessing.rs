@@ -1,7 +1,7 @@
 //! Where the guesses of a step come from: each answer's own text, and a draft model where there is one.
 
 use super::draft::{Drafter, Proposal};
-use super::lookup::{GOOD_RATE, GuessMeter, Lookup, MOST_GUESSES, Offer};
+use super::lookup::{GOOD_RATE, GuessMeter, Lookup, Offer};
 use crate::TokenId;
 use crate::scheduler::RequestId;
 
@@ -11,30 +11,32 @@ pub(super) struct Guesses {
     lookup: Lookup,
     /// What the draft model proposed last.
     proposed: Proposal,
-    /// Tokens of it that have come true.
+    /// Tokens of it that have come true, and that were checked or are now.
     n_true: usize,
+    n_checked: usize,
 }
 
 impl Guesses {
     pub(super) fn new(lookup: Lookup) -> Self {
-        Self { lookup, proposed: Proposal::default(), n_true: 0 }
+        Self { lookup, proposed: Proposal::default(), n_true: 0, n_checked: 0 }
     }
 
-    /// Takes a token into the text; was it what the draft model proposed? `None` where it proposed nothing.
-    pub(super) fn push(&mut self, token: TokenId) -> Option<bool> {
+    /// Takes a token into the text, and says what that says of the draft model; `None` where it proposed nothing.
+    pub(super) fn push(&mut self, token: TokenId) -> Option<Verdict> {
         self.lookup.push(token);
         let is_right = self.proposed.tokens.get(self.n_true).map(|&proposed| proposed == token)?;
+        let was_checked = self.n_true < self.n_checked;
         if is_right {
             self.n_true += 1;
         } else {
             self.propose(Proposal::default());
         }
-        Some(is_right)
+        Some(Verdict { is_right, was_checked })
     }
 
     fn propose(&mut self, proposal: Proposal) {
         self.proposed = proposal;
-        self.n_true = 0;
+        (self.n_true, self.n_checked) = (0, 0);
     }
 
     /// What is left of the proposal.
@@ -52,15 +54,38 @@ impl Guesses {
         self.lookup.offer().chances.first() >= Some(&GOOD_RATE)
     }
 
-    /// The better of both: tokens, and how likely they are.
-    fn best(&self) -> (&[TokenId], Offer) {
+    /// The better of both, and whether it is the draft model's.
+    fn best(&self) -> (Source, Offer) {
         let (copied, proposed) = (self.lookup.offer(), self.offer_of_draft());
-        if copied.chances.first() >= proposed.chances.first() {
-            (self.lookup.guesses(MOST_GUESSES), copied)
-        } else {
-            (self.left(), proposed)
+        match copied.chances.first() >= proposed.chances.first() {
+            true => (Source::Text, copied),
+            false => (Source::Draft, proposed),
         }
     }
+
+    /// The first `n` guesses, which are checked now.
+    fn take(&mut self, source: Source, n: usize) -> Vec<TokenId> {
+        match source {
+            Source::Text => self.lookup.guesses(n).to_vec(),
+            Source::Draft => {
+                self.n_checked = self.n_true + n;
+                self.left()[..n].to_vec()
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Text,
+    Draft,
+}
+
+/// What became of a token that the draft model proposed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Verdict {
+    is_right: bool,
+    was_checked: bool,
 }
 
 /// Decides what is guessed.
@@ -79,10 +104,10 @@ impl Guessing {
         &mut self.meter
     }
 
-    /// Learns whether a token that the draft model proposed was right.
-    pub(super) fn learn(&mut self, is_right: bool) {
+    /// Learns what became of a proposal.
+    pub(super) fn learn(&mut self, verdict: Verdict) {
         if let Some(drafter) = &mut self.drafter {
-            drafter.learn(is_right);
+            drafter.learn(verdict.is_right, verdict.was_checked);
         }
     }
 
@@ -102,16 +127,27 @@ impl Guessing {
         mut answers: Vec<(RequestId, &mut Guesses)>,
     ) -> Vec<(RequestId, Vec<TokenId>)> {
         let is_trial = self.draft(model, plain_secs, n_answers, &mut answers);
-        let best = answers.iter().map(|(id, guesses)| (*id, guesses.best()));
-        let best: Vec<_> = best.filter(|(_, (tokens, _))| !tokens.is_empty()).collect();
-        let (tokens, offers): (Vec<_>, Vec<_>) =
-            best.into_iter().map(|(id, (tokens, offer))| ((id, tokens), offer)).unzip();
+        let checks_all = self.drafter.as_ref().is_some_and(Drafter::is_always_asked);
+        let (mut answers, mut offers, mut sources) = (answers, Vec::new(), Vec::new());
+        answers.retain(|(_, guesses)| {
+            let (source, offer) = guesses.best();
+            let is_offered = !offer.chances.is_empty();
+            if is_offered {
+                offers.push(offer);
+                sources.push(source);
+            }
+            is_offered
+        });
         let mut counts = self.meter.share(plain_secs, n_answers, &offers);
         if let Some(first) = counts.first_mut().filter(|_| is_trial) {
             *first = (*first).max(1);
         }
-        let chosen = tokens.into_iter().zip(counts).filter(|&(_, n)| n > 0);
-        chosen.map(|((id, tokens), n)| (id, tokens[..n].to_vec())).collect()
+        let wanted = answers.into_iter().zip(sources).zip(counts).zip(offers);
+        let chosen = wanted.filter_map(|((((id, guesses), source), n), offer)| {
+            let n = if checks_all && source == Source::Draft { offer.chances.len() } else { n };
+            (n > 0).then(|| (id, guesses.take(source, n)))
+        });
+        chosen.collect()
     }
 
     /// Has the draft model propose something where nothing is known, if that is expected to pay; is it a trial?

@@ -7,6 +7,7 @@ mod channel;
 #[cfg(test)]
 mod constrained;
 mod draft;
+mod draft_policy;
 #[cfg(test)]
 mod drafted;
 mod engine_loop;

@@ -76,10 +76,14 @@ impl Drop for Library {
 
 impl Library {
     fn open(path: &Path) -> Result<Self, String> {
+        Self::open_with(path, 0)
+    }
+
+    fn open_with(path: &Path, more: c_int) -> Result<Self, String> {
         let path =
             CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| "its path holds a zero byte".to_owned())?;
         // SAFETY: the string ends in zero. Initialisers of the library run: it is one of ggml's, by its owner's word.
-        let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+        let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL | more) };
         if handle.is_null() { Err(last_error()) } else { Ok(Self(handle)) }
     }
 
@@ -112,7 +116,8 @@ impl Library {
 #[cfg(feature = "plugins")]
 pub(super) fn lead_operations(path: &Path) -> Result<bool, String> {
     use crate::operations::{TAKE, Take, lead_to};
-    let library = Library::open(path)?;
+    // The very file that ggml has open, whatever lies at this path by now.
+    let library = Library::open_with(path, libc::RTLD_NOLOAD)?;
     let Some(address) = library.find(TAKE).filter(|address| !address.is_null()) else { return Ok(false) };
     // SAFETY: the function of this name has this type (`operations.cpp`); the plug-in was loaded just now and computes
     // nothing yet. ggml keeps it open, so the functions stay in place when this handle is closed.
