@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use ingle::{LoadOptions, backends};
 use serde_json::{Value, json};
 
 use crate::support::{Server, chat_model, failure_of, ingle, stdout_of, windowed_model};
@@ -143,7 +144,16 @@ fn models_that_do_not_fit_together_take_turns() {
         std::fs::write(folder.path().join(format!("{name}.yaml")), yaml).expect("it is written");
     }
     let models = folder.path().to_str().expect("UTF-8");
-    let flags = ["run", "--models-path", models, "--memory-budget", "330MB", "--min-residence", "1s"];
+    // Each fits, and both do not. What a model takes depends on the processor.
+    let bytes = |model: &Path| {
+        let (context_size, parallel) = (Some(1024), Some(2));
+        let options = LoadOptions { path: model.to_owned(), context_size, parallel, ..LoadOptions::default() };
+        backends()[0].estimate(&options).expect("it is a model").total_bytes()
+    };
+    let sizes = [&small, &windowed].map(|model| bytes(model));
+    let budget = sizes.iter().max().expect("two") + sizes.iter().min().expect("two") / 2;
+    let budget = format!("{}MB", budget / 1_000_000);
+    let flags = ["run", "--models-path", models, "--memory-budget", &budget, "--min-residence", "1s"];
     let server = Server::start(ingle(&flags));
     let begun = Instant::now();
     let waits: Mutex<Vec<Duration>> = Mutex::default();

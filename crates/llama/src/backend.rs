@@ -196,7 +196,7 @@ impl Job {
     ) -> Result<LoadedModel, EngineError> {
         let (options, info) = (&self.options, &self.info);
         let path: &Path = &options.path;
-        let (model, mut buffers) = Model::load(options, &plan.placement)?;
+        let (model, mut buffers) = Model::load(options, info, &plan.placement)?;
         let model = Arc::new(model);
         if !model.generates_text() {
             return Err(load_error(path, "it does not continue a text token by token; choose a language model"));

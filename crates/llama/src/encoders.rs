@@ -99,7 +99,7 @@ fn build(
     faults: &FaultDomain,
 ) -> Result<LoadedEncoder, EngineError> {
     let (options, info) = (&job.options, &job.info);
-    let (model, mut buffers) = Model::load(options, &plan.placement)?;
+    let (model, mut buffers) = Model::load(options, info, &plan.placement)?;
     let model = Arc::new(model);
     let tokenizer = LlamaTokenizer::new(Arc::clone(&model), faults.clone());
     let tokenizer = Arc::new(tokenizer.map_err(|reason| load_error(&options.path, reason))?);

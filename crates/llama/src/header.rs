@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use ingle_engine::{EngineError, LoadOptions, Task};
 use ingle_gguf::{FileKind, Header, ModelInfo, ShardName, validate_shards};
 
-use crate::model::load_error;
+use crate::model::{load_error, may_be_laid_out};
+use crate::process;
 
 /// Reads the header of a model, of all its shards when it is split.
 ///
@@ -18,9 +19,12 @@ pub(crate) fn read_model(options: &LoadOptions) -> Result<ModelInfo, EngineError
     let generates = options.tasks.is_empty() || options.tasks.contains(&Task::Text);
     let first = read_header(path)?;
     let others = later_shards(path).iter().map(|path| read_header(path)).collect::<Result<Vec<_>, _>>()?;
-    let info = validate_shards(&first, &others).map_err(|error| load_error(path, error.to_string()))?;
+    let mut info = validate_shards(&first, &others).map_err(|error| load_error(path, error.to_string()))?;
     if let Some(reason) = wrong_kind(&info, generates) {
         return Err(load_error(path, reason));
+    }
+    if !may_be_laid_out(&info) || !process::lays_out_for_amx() {
+        info.amx_bytes = 0;
     }
     for warning in &info.warnings {
         tracing::warn!(model = %path.display(), "{warning}");

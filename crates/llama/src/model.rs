@@ -5,11 +5,15 @@ use std::path::Path;
 use std::ptr::NonNull;
 
 use ingle_engine::{EngineError, GpuLayers, LoadOptions, SplitMode};
+use ingle_gguf::ModelInfo;
 
 use crate::exit;
 use crate::ffi::{self, guarded, sys};
 use crate::fit::Placement;
 use crate::log::{self, Buffer};
+
+/// Width of a hidden state from which on matrices may be laid out anew.
+const LEAST_LAID_OUT: u32 = 256;
 
 /// The weights. llama.cpp never changes them after loading, so threads share them freely.
 pub(crate) struct Model(NonNull<sys::llama_model>);
@@ -41,6 +45,12 @@ pub(crate) fn failure(path: &Path, reason: String) -> EngineError {
     }
 }
 
+/// May ggml lay the matrices out anew, for the processor's matrix unit? With rows of one block its kernels for AMX give NaN
+/// (b11434; seen with rows of 32), and nothing would be gained there.
+pub(crate) fn may_be_laid_out(info: &ModelInfo) -> bool {
+    info.n_embd >= LEAST_LAID_OUT
+}
+
 /// An [`EngineError::Option`].
 pub(crate) fn option_error(option: &str, reason: impl Into<String>) -> EngineError {
     EngineError::Option { option: option.into(), reason: reason.into() }
@@ -52,7 +62,11 @@ impl Model {
     /// # Errors
     /// [`EngineError::Load`] with what llama.cpp logged, [`EngineError::OutOfMemory`] when there is not enough,
     /// [`EngineError::Option`] for a split it cannot make.
-    pub(crate) fn load(options: &LoadOptions, placement: &Placement) -> Result<(Self, Vec<Buffer>), EngineError> {
+    pub(crate) fn load(
+        options: &LoadOptions,
+        info: &ModelInfo,
+        placement: &Placement,
+    ) -> Result<(Self, Vec<Buffer>), EngineError> {
         let path = &options.path;
         let bytes = path.as_os_str().as_encoded_bytes();
         let c_path = CString::new(bytes).map_err(|_| load_error(path, "its path holds a zero byte"))?;
@@ -61,6 +75,7 @@ impl Model {
         let moved = moved_to_main_memory(&patterns);
         let overrides = kv_overrides(&options.header_overrides)?;
         let mut params = model_params(options, placement, split.as_deref())?;
+        params.use_extra_bufts = may_be_laid_out(info);
         if !moved.is_empty() {
             params.tensor_buft_overrides = moved.as_ptr();
         }

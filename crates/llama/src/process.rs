@@ -54,6 +54,36 @@ pub fn gpu_registries() -> Vec<String> {
     names
 }
 
+/// Do weights in main memory get a second form, for the matrix unit of this processor (AMX)? Where a GPU takes most of them
+/// this is left out of account.
+pub(crate) fn lays_out_for_amx() -> bool {
+    type ExtraTypes = unsafe extern "C" fn(sys::ggml_backend_dev_t) -> *mut sys::ggml_backend_buffer_type_t;
+    if !has_devices() || !gpus().is_empty() {
+        return false;
+    }
+    // SAFETY: devices and registries live as long as the process; ggml gives the function under this name with this type,
+    // and it answers with a list that ends in null.
+    unsafe {
+        let device = sys::ggml_backend_dev_by_type(sys::GGML_BACKEND_DEVICE_TYPE_CPU);
+        if device.is_null() {
+            return false;
+        }
+        let registry = sys::ggml_backend_dev_backend_reg(device);
+        let found = sys::ggml_backend_reg_get_proc_address(registry, c"ggml_backend_dev_get_extra_bufts".as_ptr());
+        if found.is_null() {
+            return false;
+        }
+        let mut kinds = std::mem::transmute::<*mut std::ffi::c_void, ExtraTypes>(found)(device);
+        while !kinds.is_null() && !(*kinds).is_null() {
+            if CStr::from_ptr(sys::ggml_backend_buft_name(*kinds)) == c"AMX" {
+                return true;
+            }
+            kinds = kinds.add(1);
+        }
+    }
+    false
+}
+
 /// Does this build of llama.cpp have any device to compute on? A build with plug-ins has none when none was found.
 pub(crate) fn has_devices() -> bool {
     initialise();

@@ -208,7 +208,7 @@ fn every_option_that_works_changes_the_configuration() {
         // Counts are no switches, and a switch may be on already.
         let differs = |value: &str| with(value).is_ok_and(|config| config.load != LoadConfig::default());
         assert!(
-            ["3", "true", "false", "row", "mean", "2", "none"].into_iter().any(differs),
+            ["3", "true", "false", "row", "mean", "2", "none", "0.7"].into_iter().any(differs),
             "{option} changes nothing"
         );
     }
