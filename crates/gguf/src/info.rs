@@ -5,8 +5,8 @@ use std::fmt;
 use crate::hparams::Hparams;
 use crate::vocab::Vocabulary;
 use crate::{
-    Array, AttentionShape, FileType, GgmlType, GgufError, Header, Metadata, SpecialTokens, TensorInfo, Value, layout,
-    memory, projector, rules, types,
+    Array, AttentionShape, FileType, GgufError, Header, Metadata, SpecialTokens, TensorInfo, Value, layout,
+    memory, projector, relaid, rules, types,
 };
 
 /// What kind of file it is.
@@ -143,9 +143,9 @@ pub struct ModelInfo {
     pub input_bytes: u64,
     /// The embedding table is used as output matrix as well.
     pub is_output_tied: bool,
-    /// What a processor with AMX takes on top of `weight_bytes`: the matrices that ggml lays out anew, in that form, without
-    /// those at both ends of the file that need not stay mapped then.
-    pub amx_bytes: u64,
+    /// What matrices take on top of `weight_bytes` where they get a second form. The file does not say: 0 until somebody who
+    /// knows the processor puts [`MatrixForms::extra_bytes`](crate::MatrixForms::extra_bytes) here.
+    pub relaid_bytes: u64,
     /// The place in a split model.
     pub split: Option<Split>,
     /// Doubts that do not stop the model from running.
@@ -214,8 +214,6 @@ impl ModelInfo {
             info.has_classifier |= has_classifier(&info, shard);
         }
         info.is_output_tied = info.kind == FileKind::Model && info.output_bytes == 0;
-        let shards = others.iter().chain([header]);
-        info.amx_bytes = shards.map(|shard| extra_for_amx(shard, info.is_output_tied)).fold(0, u64::saturating_add);
         Ok(info)
     }
 
@@ -262,7 +260,7 @@ impl ModelInfo {
             output_bytes: 0,
             input_bytes: 0,
             is_output_tied: false,
-            amx_bytes: 0,
+            relaid_bytes: 0,
             split,
             warnings: Vec::new(),
         })
@@ -304,7 +302,7 @@ impl ModelInfo {
         self.n_params = self.n_params.saturating_add(tensor.n_elements());
         self.weight_bytes = self.weight_bytes.saturating_add(tensor.n_bytes);
         if let Some(bytes) = layer_of(&tensor.name).and_then(|layer| self.expert_bytes.get_mut(layer))
-            && is_expert(&tensor.name)
+            && relaid::is_expert(&tensor.name)
         {
             *bytes = bytes.saturating_add(tensor.n_bytes);
         }
@@ -326,48 +324,6 @@ fn has_classifier(info: &ModelInfo, shard: &Header) -> bool {
         Some(_) | None => "cls.output.weight",
     };
     shard.tensors.iter().any(|tensor| tensor.name == name)
-}
-
-const EMBEDDINGS: &str = "token_embd.weight";
-
-/// What the tensors of a shard take more on a processor with AMX. llama.cpp keeps the file mapped from the first to the last
-/// tensor that is used as it lies there.
-fn extra_for_amx(shard: &Header, is_output_tied: bool) -> u64 {
-    let (mut laid_out, mut whole, mut first, mut last) = (0_u64, 0_u64, u64::MAX, 0);
-    for tensor in &shard.tensors {
-        let is_embedding = tensor.name == EMBEDDINGS;
-        let bytes = if is_embedding && !is_output_tied { 0 } else { amx_bytes(tensor) };
-        laid_out = laid_out.saturating_add(bytes);
-        whole = whole.saturating_add(tensor.n_bytes);
-        if is_embedding || bytes == 0 {
-            first = first.min(tensor.offset);
-            last = last.max(tensor.offset.saturating_add(tensor.n_bytes));
-        }
-    }
-    laid_out.saturating_add(last.saturating_sub(first)).saturating_sub(whole)
-}
-
-/// Bytes of a tensor as ggml lays it out for AMX (`amx/amx.cpp`, `amx/mmq.cpp`); 0 where it does not.
-fn amx_bytes(tensor: &TensorInfo) -> u64 {
-    let &[n_in, n_out] = tensor.dims.as_slice() else { return 0 };
-    // Elements that a row has a multiple of, bytes of a block of them, and what a block gets on top.
-    let (step, block, extra) = match tensor.ggml_type {
-        GgmlType::F16 => (16, 1, 0),
-        GgmlType::Q4_0 | GgmlType::Q4_1 => (32, 1, 0),
-        GgmlType::Q8_0 => (32, 34, 4),
-        GgmlType::Q4_K => (256, 144, 4),
-        GgmlType::Q5_K => (256, 176, 4),
-        GgmlType::Q6_K => (256, 1, 0),
-        GgmlType::IQ4_XS => (256, 136, 2),
-        _ => return 0,
-    };
-    let is_laid_out = n_in % step == 0 && n_out % 32 == 0 && !is_expert(&tensor.name);
-    if is_laid_out { tensor.n_bytes + tensor.n_bytes / block * extra } else { 0 }
-}
-
-/// Is it one of the tensors that hold all experts of a block, such as `blk.3.ffn_up_exps.weight`?
-fn is_expert(name: &str) -> bool {
-    name.split('.').any(|part| part.starts_with("ffn_") && (part.ends_with("_exps") || part.ends_with("_chexps")))
 }
 
 /// The block that a tensor such as `blk.3.attn_q.weight` belongs to.

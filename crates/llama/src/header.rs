@@ -23,8 +23,9 @@ pub(crate) fn read_model(options: &LoadOptions) -> Result<ModelInfo, EngineError
     if let Some(reason) = wrong_kind(&info, generates) {
         return Err(load_error(path, reason));
     }
-    if !may_be_laid_out(&info) || !process::lays_out_for_amx() {
-        info.amx_bytes = 0;
+    if may_be_laid_out(&info) {
+        let is_mapped = options.mmap != Some(false);
+        info.relaid_bytes = process::matrix_forms().extra_bytes(others.iter().chain([&first]), &info, is_mapped);
     }
     for warning in &info.warnings {
         tracing::warn!(model = %path.display(), "{warning}");

@@ -242,7 +242,7 @@ fn estimate(options: &LoadOptions, info: &ModelInfo, sizes: Sizes) -> MemoryEsti
     // An adapter that cannot be read is an error when it is loaded.
     let lora_bytes = |lora: &Lora| std::fs::metadata(&lora.path).map_or(0, |metadata| metadata.len());
     MemoryEstimate {
-        weight_bytes: info.weight_bytes + info.amx_bytes + options.loras.iter().map(lora_bytes).sum::<u64>(),
+        weight_bytes: info.weight_bytes + info.relaid_bytes + options.loras.iter().map(lora_bytes).sum::<u64>(),
         cache_bytes: kv_bytes.saturating_add(info.recurrent_bytes(n_seqs as u64)),
         compute_bytes: compute_bytes(info, n_padded as u64, n_seqs as u64, n_batch as u64),
     }

@@ -1,8 +1,9 @@
 //! What llama.cpp needs once per process.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_void};
 use std::sync::OnceLock;
 
+use ingle_gguf::MatrixForms;
 use llama_cpp_2::llama_backend;
 
 use crate::ffi::sys;
@@ -54,34 +55,47 @@ pub fn gpu_registries() -> Vec<String> {
     names
 }
 
-/// Do weights in main memory get a second form, for the matrix unit of this processor (AMX)? Where a GPU takes most of them
-/// this is left out of account.
-pub(crate) fn lays_out_for_amx() -> bool {
+/// The second forms that matrices in main memory get, for the kernels of this processor. None where there is a GPU: it takes
+/// most of them.
+pub(crate) fn matrix_forms() -> MatrixForms {
     type ExtraTypes = unsafe extern "C" fn(sys::ggml_backend_dev_t) -> *mut sys::ggml_backend_buffer_type_t;
+    type Features = unsafe extern "C" fn(sys::ggml_backend_reg_t) -> *mut sys::ggml_backend_feature;
+    let mut forms = MatrixForms::default();
     if !has_devices() || !gpus().is_empty() {
-        return false;
+        return forms;
     }
-    // SAFETY: devices and registries live as long as the process; ggml gives the function under this name with this type,
-    // and it answers with a list that ends in null.
+    // SAFETY: devices and registries live as long as the process; ggml gives functions of these types under these names,
+    // and they answer with lists that end in null.
     unsafe {
         let device = sys::ggml_backend_dev_by_type(sys::GGML_BACKEND_DEVICE_TYPE_CPU);
         if device.is_null() {
-            return false;
+            return forms;
         }
         let registry = sys::ggml_backend_dev_backend_reg(device);
-        let found = sys::ggml_backend_reg_get_proc_address(registry, c"ggml_backend_dev_get_extra_bufts".as_ptr());
-        if found.is_null() {
-            return false;
-        }
-        let mut kinds = std::mem::transmute::<*mut std::ffi::c_void, ExtraTypes>(found)(device);
-        while !kinds.is_null() && !(*kinds).is_null() {
-            if CStr::from_ptr(sys::ggml_backend_buft_name(*kinds)) == c"AMX" {
-                return true;
+        let kinds = sys::ggml_backend_reg_get_proc_address(registry, c"ggml_backend_dev_get_extra_bufts".as_ptr());
+        if !kinds.is_null() {
+            let mut kind = std::mem::transmute::<*mut c_void, ExtraTypes>(kinds)(device);
+            while !kind.is_null() && !(*kind).is_null() {
+                let name = CStr::from_ptr(sys::ggml_backend_buft_name(*kind));
+                forms.amx |= name == c"AMX";
+                forms.interleaved |= name == c"CPU_REPACK";
+                kind = kind.add(1);
             }
-            kinds = kinds.add(1);
+        }
+        let features = sys::ggml_backend_reg_get_proc_address(registry, c"ggml_backend_get_features".as_ptr());
+        if !features.is_null() {
+            let mut feature = std::mem::transmute::<*mut c_void, Features>(features)(registry);
+            while !feature.is_null() && !(*feature).name.is_null() {
+                let name = CStr::from_ptr((*feature).name);
+                forms.avx2 |= name == c"AVX2";
+                forms.avx512 |= name == c"AVX512";
+                forms.dot_product |= name == c"DOTPROD";
+                forms.byte_matrices |= name == c"MATMUL_INT8";
+                feature = feature.add(1);
+            }
         }
     }
-    false
+    forms
 }
 
 /// Does this build of llama.cpp have any device to compute on? A build with plug-ins has none when none was found.
