@@ -5,8 +5,8 @@ use std::fmt;
 use crate::hparams::Hparams;
 use crate::vocab::Vocabulary;
 use crate::{
-    Array, AttentionShape, FileType, GgufError, Header, Metadata, SpecialTokens, TensorInfo, Value, layout,
-    memory, projector, relaid, rules, types,
+    Array, AttentionShape, FileType, GgufError, Header, Metadata, SpecialTokens, TensorInfo, Value, layout, memory,
+    projector, relaid, rules, types,
 };
 
 /// What kind of file it is.

@@ -288,13 +288,13 @@ unsafe fn part<const H: usize, const W: usize>(
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::{Attention, AttentionScratch, Cells, HEAD_STEP, Queries};
 
     /// Numbers from -1 to 1 that a 16-bit float holds exactly.
-    fn half(random: u64) -> (u16, f32) {
+    pub(crate) fn half(random: u64) -> (u16, f32) {
         let fraction = (random & 1023) as u16;
         let sign = (random >> 10 & 1) as u16;
         let size = 0.5 * (1.0 + f32::from(fraction) / 1024.0);
@@ -302,7 +302,7 @@ mod tests {
     }
 
     /// The definition, in f64.
-    fn plain(query: &[f32], cells: &[(Vec<f32>, Vec<f32>)], scale: f32) -> Vec<f64> {
+    pub(crate) fn plain(query: &[f32], cells: &[(Vec<f32>, Vec<f32>)], scale: f32) -> Vec<f64> {
         let score = |key: &[f32]| {
             query.iter().zip(key).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() * f64::from(scale)
         };

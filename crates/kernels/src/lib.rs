@@ -1,6 +1,6 @@
 //! The few SIMD loops Ingle owns: what happens to one row of logits between the decoder and the chosen token, and to
 //! rows of an encoder between two matrix products; two products that ggml leaves slow on processors: weights in small
-//! blocks ([`Product`]), and attention of few rows over a cache that many sequences share ([`Attention`]); and a product in
+//! blocks ([`Product`]), and attention over a cache that many sequences share ([`Attention`]); and a product in
 //! 16-bit floats for encoders ([`Bf16`]).
 //!
 //! Every loop over rows is written once, as a safe function over fixed-width lanes, and compiled for each instruction set
@@ -24,6 +24,7 @@ mod peak;
 mod product;
 mod select;
 mod stats;
+mod tiles;
 
 pub use attention::{Attention, AttentionScratch, Cells, HEAD_STEP, Queries};
 pub use bf16::{Bf16, Finish, PANEL, Pane, Part, Rows as Bf16Rows, Weights as Bf16Weights};
@@ -34,6 +35,7 @@ pub use peak::{BlockMaxima, Peak, RowFault, argmax};
 pub use product::{BLOCK, Columns, Form, Product, Rows, STEP, column_bytes};
 pub use select::{Candidate, by_rank, gather_at_least, gather_masked, keep_top, masked_top_k, top_k};
 pub use stats::{MeanDeviation, copy_divided, divide_row, mean_deviation};
+pub use tiles::{KeysValues, LANES, QueryRows, RowMasks, Tile};
 
 #[cfg(test)]
 mod tests;

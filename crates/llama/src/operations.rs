@@ -1,22 +1,20 @@
 //! Operations of ggml's graphs that are computed here instead of by ggml, because it is slow at them on processors:
-//! products with weights in blocks of 4, 5 and 8 bits, and attention of few rows over a cache that several sequences share.
+//! products with weights in blocks of 4, 5 and 8 bits, and attention over a cache that several sequences share.
 //!
 //! ggml asks before each operation of a graph (`operations.cpp`), on each of its compute threads. Whatever is not exactly
 //! of the expected form is left to ggml. The processor code of ggml is part of the program or a plug-in of its own; either
 //! way it is told once where the functions of this module are.
 
+mod attention;
+
 use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ingle_kernels::{
-    Attention, AttentionScratch, BLOCK, Cells, Columns, Form, HEAD_STEP, Product, Queries, Rows, STEP, column_bytes,
-};
+use ingle_kernels::{AttentionScratch, BLOCK, Columns, Form, Product, Rows, STEP, Tile, column_bytes};
 
 use crate::ffi::sys;
 
-/// From so many rows on ggml computes attention in tiles, which is quicker.
-const MOST_ROWS: usize = 63;
 /// Rows of weights that a thread takes at once.
 const CHUNK_ROWS: usize = 32;
 
@@ -83,6 +81,7 @@ pub(crate) unsafe fn lead_to(take: Take) {
 #[derive(Default)]
 struct Scratch {
     attention: AttentionScratch,
+    tile: Tile,
     column: Vec<u8>,
 }
 
@@ -109,7 +108,7 @@ unsafe extern "C" fn compute(
     unsafe {
         match node.op {
             sys::GGML_OP_MUL_MAT => multiply(pool, params, node),
-            sys::GGML_OP_FLASH_ATTN_EXT => attend(params, node),
+            sys::GGML_OP_FLASH_ATTN_EXT => attention::attend(pool, params, node),
             _ => false,
         }
     }
@@ -301,119 +300,5 @@ unsafe fn multiply_many(pool: &PoolFunctions, params: &ComputeParams, product: P
             data.multiply(product, shape, rows, columns);
             chunk = (pool.add_chunk)(params.pool, 1) as usize;
         }
-    }
-}
-
-/// Attention of few rows over a cache in 16-bit floats, with a mask and nothing else.
-///
-/// # Safety
-/// As [`compute`].
-unsafe fn attend(params: &ComputeParams, node: &sys::ggml_tensor) -> bool {
-    // SAFETY: handed on from the caller.
-    let sources = unsafe { [source(node, 0), source(node, 1), source(node, 2), source(node, 3)] };
-    let [Some(queries), Some(keys), Some(values), Some(mask)] = sources else { return false };
-    let Some(attention) = Attention::detect().filter(|_| node.src[4].is_null()) else { return false };
-    let Some(shape) = AttentionShape::of(node, [queries, keys, values, mask]) else { return false };
-    let n_units = shape.n_rows * shape.n_groups;
-    let n_threads = params.n_threads as usize;
-    // Groups load keys and values once for all their heads; single heads are spread more evenly over the threads.
-    let n_heads = if n_units.is_multiple_of(n_threads) || n_units >= 8 * n_threads { shape.group } else { 1 };
-    let n_parts = shape.group / n_heads;
-    for unit in (params.thread_idx as usize..n_units * n_parts).step_by(n_threads) {
-        let (row, head) = (unit / (shape.n_groups * n_parts), unit % (shape.n_groups * n_parts) * n_heads);
-        // SAFETY: the shape is that of the tensors, and each unit is one thread's.
-        unsafe { shape.attend(attention, [queries, keys, values, mask], node, (row, head, n_heads)) };
-    }
-    true
-}
-
-/// Sizes of an attention.
-struct AttentionShape {
-    dim: usize,
-    n_rows: usize,
-    n_heads: usize,
-    /// Heads that share keys and values.
-    group: usize,
-    n_groups: usize,
-    n_cells: usize,
-    scale: f32,
-}
-
-impl AttentionShape {
-    /// `None` for a form that is left to ggml.
-    fn of(node: &sys::ggml_tensor, [queries, keys, values, mask]: [&sys::ggml_tensor; 4]) -> Option<Self> {
-        let [dim, n_rows, n_heads, 1] = sizes(queries)? else { return None };
-        let [key_dim, n_cells, n_groups, 1] = sizes(keys)? else { return None };
-        let [mask_cells, mask_rows, 1, 1] = sizes(mask)? else { return None };
-        let is_half = |tensor: &sys::ggml_tensor| {
-            tensor.type_ == sys::GGML_TYPE_F16 && tensor.nb[0] == size_of::<u16>() && tensor.nb[1].is_multiple_of(2)
-        };
-        let is_float = |tensor: &sys::ggml_tensor| {
-            tensor.type_ == sys::GGML_TYPE_F32 && tensor.nb[0] == size_of::<f32>() && tensor.nb[2].is_multiple_of(4)
-        };
-        let [scale, max_bias, softcap] = [0, 1, 2].map(|idx| f32::from_bits(node.op_params[idx] as u32));
-        let fits = sizes(values)? == [dim, n_cells, n_groups, 1]
-            && sizes(node)? == [dim, n_heads, n_rows, 1]
-            && key_dim == dim
-            && dim.is_multiple_of(HEAD_STEP)
-            && n_heads.is_multiple_of(n_groups)
-            && mask_cells >= n_cells
-            && mask_rows >= n_rows
-            && n_rows <= MOST_ROWS;
-        let forms = is_float(queries) && is_float(node) && is_half(keys) && is_half(values) && is_half(mask);
-        let is_whole = node.nb[1] == dim * size_of::<f32>() && node.nb[2] == n_heads * node.nb[1];
-        let is_plain = max_bias == 0.0 && softcap == 0.0;
-        let group = n_heads / n_groups;
-        (fits && forms && is_whole && is_plain).then_some(Self {
-            dim,
-            n_rows,
-            n_heads,
-            group,
-            n_groups,
-            n_cells,
-            scale,
-        })
-    }
-
-    /// Heads `head..head + n_heads` of a row; they share their keys.
-    ///
-    /// # Safety
-    /// The shape is that of the tensors, and no other thread computes these heads.
-    unsafe fn attend(
-        &self,
-        attention: Attention,
-        [queries, keys, values, mask]: [&sys::ggml_tensor; 4],
-        node: &sys::ggml_tensor,
-        (row, head, n_heads): (usize, usize, usize),
-    ) {
-        let group = head / self.group;
-        // SAFETY: offsets inside the tensors; a slice ends with the last float that belongs to it.
-        let (head_queries, cells, out) = unsafe {
-            let halves = |tensor: &sys::ggml_tensor| {
-                let start = tensor.data.cast::<u8>().add(group * tensor.nb[2]).cast::<u16>();
-                std::slice::from_raw_parts(start.cast_const(), (self.n_cells - 1) * (tensor.nb[1] / 2) + self.dim)
-            };
-            let start = queries.data.cast::<u8>().add(row * queries.nb[1] + head * queries.nb[2]).cast::<f32>();
-            let stride = queries.nb[2] / size_of::<f32>();
-            let n_floats = (n_heads - 1) * stride + self.dim;
-            let head_queries = Queries {
-                values: std::slice::from_raw_parts(start.cast_const(), n_floats),
-                stride,
-                n_heads,
-                dim: self.dim,
-                scale: self.scale,
-            };
-            let hidden = mask.data.cast::<u8>().add(row * mask.nb[1]).cast::<u16>();
-            let cells = Cells {
-                keys: halves(keys),
-                key_stride: keys.nb[1] / 2,
-                values: halves(values),
-                value_stride: values.nb[1] / 2,
-                mask: std::slice::from_raw_parts(hidden.cast_const(), self.n_cells),
-            };
-            let out = node.data.cast::<f32>().add((row * self.n_heads + head) * self.dim);
-            (head_queries, cells, std::slice::from_raw_parts_mut(out, n_heads * self.dim))
-        };
-        SCRATCH.with_borrow_mut(|scratch| attention.attend(&mut scratch.attention, head_queries, cells, out));
     }
 }
