@@ -25,8 +25,11 @@ const FADE: f64 = 0.95;
 const NEW: f64 = 0.25;
 /// Guesses have to promise this much more speed before they are checked.
 const MARGIN: f64 = 1.08;
+/// What their time counts where other answers wait for them: one gains and all pay. Answers that came together would end one
+/// by one, too, and whoever follows the first of them holds up the rest with a prompt.
+const PRICE_IN_COMPANY: f64 = 3.0;
 /// Steps are lengthened to at most this many times their time, by the guesses of all answers: each waits as long.
-const MOST_STRETCH: f64 = 3.0;
+const MOST_STRETCH: f64 = 2.0;
 /// The same for an answer that is alone: nobody else waits, and its guesses come with the step.
 const MOST_STRETCH_ALONE: f64 = 5.0;
 /// Fewest guesses of a step of each size that is learnt apart.
@@ -171,14 +174,16 @@ impl GuessMeter {
             chances.extend(offer.chances.iter().map(|&chance| (chance, idx)).take_while(|&(chance, _)| chance > least));
         }
         chances.sort_by(|(a, _), (b, _)| b.total_cmp(a));
-        let longest = plain_secs * if n_answers > 1.0 { MOST_STRETCH } else { MOST_STRETCH_ALONE };
+        let (stretch, price) =
+            if n_answers > 1.0 { (MOST_STRETCH, PRICE_IN_COMPANY) } else { (MOST_STRETCH_ALONE, 1.0) };
+        let longest = plain_secs * stretch;
         let (mut n_best, mut most) = (0, MARGIN * n_answers / plain_secs);
         let mut extra = 0.0;
         for (n, (chance, _)) in (1..).zip(&chances) {
             extra += chance;
-            let secs = plain_secs + n as f64 * self.row_secs(n, plain_secs);
-            let speed = (n_answers + extra) / secs;
-            if speed > most && secs <= longest {
+            let row_secs = n as f64 * self.row_secs(n, plain_secs);
+            let speed = (n_answers + extra) / (plain_secs + price * row_secs);
+            if speed > most && plain_secs + row_secs <= longest {
                 (n_best, most) = (n, speed);
             }
         }
@@ -321,8 +326,8 @@ mod tests {
     #[test]
     fn the_stretch_is_shared_by_all_answers() {
         let mut meter = GuessMeter::default();
-        meter.record(0.010, 10, ms(20.0));
-        // A row takes 1 ms, so a step has 20 of them at most; the likeliest are taken.
+        meter.record(0.010, 10, ms(15.0));
+        // A row takes half a millisecond, so a step has 20 of them at most; the likeliest are taken.
         let offers = [0.99, 0.95, 0.99, 0.5].map(|rate| offer(rate, MOST_GUESSES));
         let n_guesses = meter.share(0.010, 4, &offers);
         let total: usize = n_guesses.iter().sum();

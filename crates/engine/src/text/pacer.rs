@@ -35,11 +35,11 @@ const TILE: usize = 64;
 /// Fewest prompt tokens of each size beside answers that is learnt apart, from a tile on.
 const SIZES: [usize; 4] = [TILE, 128, 256, 512];
 /// The first answer of several that begin together waits at most about this long for the others' prompts.
-const MOST_TOGETHER_SECS: f64 = 2.5;
+const MOST_TOGETHER_SECS: f64 = 3.5;
 /// An engine with nothing to do waits for more requests for this part of the time that the first one's prompt takes…
 const GATHER_PART: f64 = 0.02;
 /// …and at most so long after each.
-const MOST_GATHER_SECS: f64 = 0.001;
+const MOST_GATHER_SECS: f64 = 0.004;
 /// After so many steps the time of a step without prompt tokens is measured again.
 const MOST_UNMEASURED: usize = 100;
 
@@ -431,14 +431,14 @@ mod tests {
         let outlook = PromptOutlook { position: 0, n_tokens: 4096, n_answers: 0 };
         assert_eq!(pacer.share(outlook), PromptShare::Together(usize::MAX), "nothing is known");
         assert_eq!(pacer.gather(1000), Duration::ZERO);
-        // A millisecond a token; 2.5 s less what has passed.
+        // A millisecond a token; 3.5 s less what has passed.
         pacer.record(0, part(0, 500), millis(500.0), false);
-        assert_eq!(pacer.share(outlook), PromptShare::Together(2000));
-        assert_eq!((pacer.gather(50), pacer.gather(5000)), (Duration::from_millis(1), Duration::from_millis(1)));
+        assert_eq!(pacer.share(outlook), PromptShare::Together(3000));
+        assert_eq!((pacer.gather(50), pacer.gather(5000)), (Duration::from_millis(1), Duration::from_millis(4)));
         (0..9).for_each(|_| pacer.record(0, part(0, 500), millis(500.0), false));
         assert_eq!(pacer.share(outlook), PromptShare::Together(0), "the first one has waited long enough");
         pacer.record(0, PromptPart { begins_answer: true, ..part(0, 500) }, millis(500.0), false);
-        assert_eq!(pacer.share(outlook), PromptShare::Together(2500));
+        assert_eq!(pacer.share(outlook), PromptShare::Together(3500));
     }
 
     #[test]
