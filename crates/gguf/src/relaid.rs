@@ -34,7 +34,9 @@ impl MatrixForms {
         info: &ModelInfo,
         is_mapped: bool,
     ) -> u64 {
-        let of_shard = |shard: &Header| self.extra_of(shard, info.is_output_tied, is_mapped);
+        // Encoders have no output matrix, and none takes its place.
+        let is_bert = info.architecture.as_deref().is_some_and(|name| name.contains("bert"));
+        let of_shard = |shard: &Header| self.extra_of(shard, info.is_output_tied && !is_bert, is_mapped);
         shards.into_iter().map(of_shard).fold(0, u64::saturating_add)
     }
 
@@ -60,11 +62,11 @@ impl MatrixForms {
     /// Bytes of a tensor in its second form; 0 where it has none.
     fn bytes(&self, tensor: &TensorInfo) -> u64 {
         let n_dims = tensor.dims.iter().rposition(|&n| n > 1).map_or(0, |idx| idx + 1);
-        let in_amx = if self.amx && n_dims == 2 { amx_bytes(tensor) } else { 0 };
-        // One matrix, or those of all experts.
-        let is_product = n_dims == 2 || (n_dims == 3 && is_expert(&tensor.name));
+        // One matrix, those of all experts, or those of all heads.
+        let (is_one, is_expert) = (n_dims == 2, n_dims == 3 && is_expert(&tensor.name));
+        let in_amx = if self.amx && n_dims >= 2 && !is_expert { amx_bytes(tensor) } else { 0 };
         match in_amx {
-            0 if is_product && self.interleaves(tensor) => tensor.n_bytes,
+            0 if (is_one || is_expert) && self.interleaves(tensor) => tensor.n_bytes,
             bytes => bytes,
         }
     }
@@ -99,8 +101,14 @@ fn amx_bytes(tensor: &TensorInfo) -> u64 {
         GgmlType::IQ4_XS => (256, 136, 2),
         _ => return 0,
     };
-    let is_laid_out = n_in % step == 0 && n_out % 32 == 0 && !is_expert(&tensor.name);
-    if is_laid_out { tensor.n_bytes + tensor.n_bytes / block * extra } else { 0 }
+    if n_in % step != 0 || n_out % 32 != 0 {
+        return 0;
+    }
+    // ggml reserves room for the first matrix of several only, unless they stay as they are.
+    let n_matrices =
+        if tensor.ggml_type == GgmlType::F16 { 1 } else { tensor.dims[2..].iter().product::<u64>().max(1) };
+    let n_bytes = tensor.n_bytes / n_matrices;
+    n_bytes + n_bytes / block * extra
 }
 
 /// Is it one of the tensors that hold all experts of a block, such as `blk.3.ffn_up_exps.weight`?
@@ -124,10 +132,16 @@ mod tests {
     const AVX2: MatrixForms = MatrixForms { amx: false, avx512: false, ..AMX };
     const ARM: MatrixForms = MatrixForms { avx2: false, dot_product: true, ..AVX2 };
 
-    fn extra(forms: MatrixForms, is_tied: bool, is_mapped: bool, tensors: &[(&str, &[u64], GgmlType)]) -> u64 {
+    type Tensors<'a> = &'a [(&'a str, &'a [u64], GgmlType)];
+
+    fn extra(forms: MatrixForms, is_tied: bool, is_mapped: bool, tensors: Tensors<'_>) -> u64 {
+        extra_of("llama", forms, is_tied, is_mapped, tensors)
+    }
+
+    fn extra_of(architecture: &str, forms: MatrixForms, is_tied: bool, is_mapped: bool, tensors: Tensors<'_>) -> u64 {
         let read = |bytes: Vec<u8>| Header::from_bytes(&bytes, bytes.len() as u64).unwrap();
         let mut info = read(tiny_llama().bytes()).validate().unwrap();
-        info.is_output_tied = is_tied;
+        (info.is_output_tied, info.architecture) = (is_tied, Some(architecture.into()));
         let mut writer = Writer::default();
         for (name, dims, ggml_type) in tensors {
             writer.tensor(name, dims, *ggml_type);
@@ -173,7 +187,8 @@ mod tests {
         let taken = |forms, name: &str, dims: &[u64]| of_matrix(forms, name, dims, GgmlType::Q4_K);
         // All experts of a block: interleaved, never for AMX.
         assert_eq!([AMX, AVX2].map(|forms| taken(forms, "blk.0.ffn_up_exps.weight", &[256, 64, 4])), [4 * 64 * 144; 2]);
-        assert_eq!([AMX, AVX2].map(|forms| taken(forms, "blk.0.other.weight", &[256, 64, 4])), [0, 0]);
+        // Those of all heads: for AMX, which has room for the first one (b11434), never interleaved.
+        assert_eq!([AMX, AVX2].map(|forms| taken(forms, "blk.0.attn_k_b.weight", &[256, 64, 4])), [64 * 148, 0]);
         // Not a multiple of 32 rows, but of 8; then of neither.
         assert_eq!([AMX, AVX2].map(|forms| taken(forms, "blk.0.attn_q.weight", &[256, 40])), [40 * 144; 2]);
         assert_eq!([AMX, AVX2].map(|forms| taken(forms, "blk.0.attn_q.weight", &[256, 34])), [0, 0]);
@@ -193,5 +208,6 @@ mod tests {
         assert_eq!(extra(AMX, false, false, &[table, matrix, after]), 32 * 4);
         // The table is read from where it lies, and is the output matrix in its second form.
         assert_eq!(extra(AVX2, true, true, &[table, matrix, after]), bytes + 64 * 144);
+        assert_eq!(extra_of("nomic-bert", AVX2, true, true, &[table, matrix, after]), bytes);
     }
 }

@@ -87,7 +87,10 @@ impl Attention {
     pub fn attend(self, scratch: &mut AttentionScratch, queries: Queries<'_>, cells: Cells<'_>, out: &mut [f32]) {
         let Queries { dim, n_heads, .. } = queries;
         let n_cells = cells.mask.len();
-        let reaches = |len: usize, n: usize, stride: usize| n == 0 || len >= (n - 1) * stride + dim;
+        let reaches = |len: usize, n: usize, stride: usize| {
+            let end = n.saturating_sub(1).checked_mul(stride).and_then(|start| start.checked_add(dim));
+            n == 0 || end.is_some_and(|end| len >= end)
+        };
         assert!(dim > 0 && dim.is_multiple_of(HEAD_STEP), "whole registers");
         assert!(n_cells <= u32::MAX as usize, "cells have 32-bit numbers");
         assert!(reaches(queries.values.len(), n_heads, queries.stride), "queries of every head");

@@ -35,7 +35,7 @@ pub use peak::{BlockMaxima, Peak, RowFault, argmax};
 pub use product::{BLOCK, Columns, Form, Product, Rows, STEP, column_bytes};
 pub use select::{Candidate, by_rank, gather_at_least, gather_masked, keep_top, masked_top_k, top_k};
 pub use stats::{MeanDeviation, copy_divided, divide_row, mean_deviation};
-pub use tiles::{KeysValues, LANES, QueryRows, RowMasks, Tile};
+pub use tiles::{KeysValues, LANES, LEAST_LANES, QueryRows, RowMasks, Tile};
 
 #[cfg(test)]
 mod tests;

@@ -21,7 +21,7 @@ const CELLS: usize = 96;
 /// Cells, or floats of a head, whose sums fit into registers together.
 const STEPS: usize = 6;
 /// So many lanes have to look at a cell, on average, before a tile is quicker than row by row.
-const LEAST_LANES: usize = 28;
+pub const LEAST_LANES: usize = 28;
 
 /// What each row of a tile may look at.
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +74,7 @@ pub struct Tile {
     cells: Vec<u32>,
     /// The lanes that look at each of them.
     lanes: Vec<u64>,
-    /// `[n_rows]`, which of 32 cells a row sees.
+    /// `[cells / 32, n_rows]`, which of 32 cells a row sees.
     seen: Vec<u32>,
     /// `[dim, LANES]`.
     queries: Vec<f32>,
@@ -121,24 +121,32 @@ impl Attention {
     }
 
     /// Softmax over the cells that were found last, of query · key · scale, times the values; [`Tile::row`] has the results.
-    /// Zeros for a row that sees no cell.
+    /// Zeros for a row that sees no cell. Answers `false`, without results, when a value is not finite: times the weight 0
+    /// it would reach rows that do not see its cell.
     ///
     /// # Panics
     /// When a slice is too short for the numbers beside it, or `dim` is no multiple of [`HEAD_STEP`].
-    pub fn attend_tile(self, tile: &mut Tile, queries: QueryRows<'_>, cells: KeysValues<'_>) {
+    pub fn attend_tile(self, tile: &mut Tile, queries: QueryRows<'_>, cells: KeysValues<'_>) -> bool {
         let QueryRows { dim, row_stride, head_stride, .. } = queries;
-        let reaches = |len: usize, stride: usize| tile.n_cells == 0 || len >= (tile.n_cells - 1) * stride + dim;
+        let last = tile.n_cells.saturating_sub(1);
+        let reaches = |len: usize, stride: usize| {
+            let end = last.checked_mul(stride).and_then(|start| start.checked_add(dim));
+            tile.n_cells == 0 || end.is_some_and(|end| len >= end)
+        };
         assert!(dim > 0 && dim.is_multiple_of(HEAD_STEP), "whole registers");
         assert!(tile.n_rows > 0 && tile.n_heads > 0, "cells were looked for");
-        let last = (tile.n_rows - 1) * row_stride + (tile.n_heads - 1) * head_stride;
-        assert!(queries.values.len() >= last + dim, "queries of every row");
+        let steps = [(tile.n_rows - 1).checked_mul(row_stride), (tile.n_heads - 1).checked_mul(head_stride), Some(dim)];
+        let end = steps.into_iter().try_fold(0_usize, |end, step| end.checked_add(step?));
+        assert!(end.is_some_and(|end| queries.values.len() >= end), "queries of every row");
         assert!(reaches(cells.keys.len(), cells.key_stride), "keys of every cell");
         assert!(reaches(cells.values.len(), cells.value_stride), "values of every cell");
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as in `find`; the lengths were checked.
         unsafe {
-            attend(tile, queries, cells);
+            attend(tile, queries, cells)
         }
+        #[cfg(not(target_arch = "x86_64"))]
+        false
     }
 }
 
@@ -148,39 +156,48 @@ fn find(tile: &mut Tile, masks: RowMasks<'_>) -> bool {
     /// −∞ as a 16-bit float.
     const HIDDEN: i16 = 0xfc00_u16 as i16;
     let hidden = _mm512_set1_epi16(HIDDEN);
-    let of_row = |row: usize| lanes(tile.n_heads) << (row * tile.n_heads);
-    let everyone = lanes(masks.n_rows * tile.n_heads);
+    let n_heads = tile.n_heads;
+    let everyone = lanes(masks.n_rows * n_heads);
     tile.cells.clear();
     tile.lanes.clear();
-    tile.seen.resize(masks.n_rows, 0);
-    let mut n_seen = 0;
+    tile.seen.clear();
+    let (mut n_seen, mut n_cells) = (0, 0);
     for first in (0..masks.n_cells).step_by(32) {
         let n = (masks.n_cells - first).min(32);
         let within = if n == 32 { u32::MAX } else { (1 << n) - 1 };
-        let (mut any, mut all) = (0, within);
-        for (row, seen) in tile.seen.iter_mut().enumerate() {
+        let mut any = 0;
+        for row in 0..masks.n_rows {
             let chunk = &masks.values[row * masks.stride + first..][..n];
             // SAFETY: a masked load touches the lanes of the chunk only.
             let values = unsafe { _mm512_maskz_loadu_epi16(within, chunk.as_ptr().cast()) };
-            *seen = _mm512_mask_cmpneq_epi16_mask(within, values, hidden);
-            any |= *seen;
-            all &= *seen;
+            let seen = _mm512_mask_cmpneq_epi16_mask(within, values, hidden);
+            n_seen += seen.count_ones() as usize;
+            any |= seen;
+            tile.seen.push(seen);
         }
+        n_cells += any.count_ones() as usize;
+    }
+    if n_seen * n_heads < LEAST_LANES * n_cells {
+        return false;
+    }
+    for (idx, seen) in tile.seen.chunks_exact(masks.n_rows).enumerate() {
+        let (mut any, all) = seen.iter().fold((0, u32::MAX), |(any, all), seen| (any | seen, all & seen));
         while any != 0 {
             let bit = any.trailing_zeros();
-            let lanes = if all >> bit & 1 == 1 {
+            let shown = if all >> bit & 1 == 1 {
                 everyone
             } else {
-                let sees = |(row, seen): (usize, &u32)| if seen >> bit & 1 == 1 { of_row(row) } else { 0 };
-                tile.seen.iter().enumerate().map(sees).fold(0, |lanes, row| lanes | row)
+                let sees = |(row, seen): (usize, &u32)| {
+                    if seen >> bit & 1 == 1 { lanes(n_heads) << (row * n_heads) } else { 0 }
+                };
+                seen.iter().enumerate().map(sees).fold(0, |shown, row| shown | row)
             };
-            n_seen += lanes.count_ones() as usize;
-            tile.cells.push(first as u32 + bit);
-            tile.lanes.push(lanes);
+            tile.cells.push(idx as u32 * 32 + bit);
+            tile.lanes.push(shown);
             any &= any - 1;
         }
     }
-    n_seen >= LEAST_LANES * tile.cells.len()
+    true
 }
 
 /// The first `n` lanes.
@@ -193,7 +210,7 @@ const fn lanes(n: usize) -> u64 {
 /// The lengths are those that [`Attention::attend_tile`] checks.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn attend(tile: &mut Tile, queries: QueryRows<'_>, cells: KeysValues<'_>) {
+unsafe fn attend(tile: &mut Tile, queries: QueryRows<'_>, cells: KeysValues<'_>) -> bool {
     let dim = queries.dim;
     tile.queries.resize(dim * LANES, 0.0);
     tile.floats.resize(2 * CELLS * dim, 0.0);
@@ -208,9 +225,12 @@ unsafe fn attend(tile: &mut Tile, queries: QueryRows<'_>, cells: KeysValues<'_>)
     let mut totals = [_mm512_setzero_ps(); REGISTERS];
     for (list, lanes) in tile.cells.chunks(CELLS).zip(tile.lanes.chunks(CELLS)) {
         // SAFETY: the list holds cells of the cache, no more than there is room for.
-        unsafe {
+        let are_finite = unsafe {
             widen(cells.keys, cells.key_stride, list, dim, keys);
-            widen(cells.values, cells.value_stride, list, dim, values);
+            widen(cells.values, cells.value_stride, list, dim, values)
+        };
+        if !are_finite {
+            return false;
         }
         let weights = &mut tile.weights[..list.len() * LANES];
         for (keys, weights) in keys.chunks(STEPS * dim).zip(weights.chunks_mut(STEPS * LANES)) {
@@ -237,6 +257,7 @@ unsafe fn attend(tile: &mut Tile, queries: QueryRows<'_>, cells: KeysValues<'_>)
         }
     }
     turn_sums(tile, dim, &totals);
+    true
 }
 
 /// Queries, scaled, with their lane as the last dimension. Lanes without a query stay as they are: nobody reads theirs.
@@ -285,20 +306,26 @@ fn turn_sums(tile: &mut Tile, dim: usize, totals: &[__m512; REGISTERS]) {
     }
 }
 
-/// 16-bit floats of the cells of `list` as 32-bit ones, `[list.len(), dim]`.
+/// 16-bit floats of the cells of `list` as 32-bit ones, `[list.len(), dim]`. Are all of them finite?
 ///
 /// # Safety
 /// `halves` has `dim` floats for each cell of `list`, and `out` room for them.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn widen(halves: &[u16], stride: usize, list: &[u32], dim: usize, out: &mut [f32]) {
+unsafe fn widen(halves: &[u16], stride: usize, list: &[u32], dim: usize, out: &mut [f32]) -> bool {
+    /// All bits of the exponent: ±∞ or not a number.
+    const EXPONENT: i16 = 0x7c00;
+    let exponent = _mm256_set1_epi16(EXPONENT);
+    let mut endless = 0;
     for (&cell, out) in list.iter().zip(out.chunks_exact_mut(dim)) {
         for at in (0..dim).step_by(HEAD_STEP) {
             // SAFETY: the caller's promise.
             let values = unsafe { _mm256_loadu_si256(halves.as_ptr().add(cell as usize * stride + at).cast()) };
+            endless |= _mm256_cmpeq_epi16_mask(_mm256_and_si256(values, exponent), exponent);
             store(&mut out[at..], _mm512_cvtph_ps(values));
         }
     }
+    endless == 0
 }
 
 /// Products of all queries with `N` keys, `[N, LANES]`.
@@ -503,13 +530,11 @@ mod tests {
             let row_stride = n_heads * stride;
             let queries: Vec<f32> = (0..n_rows * row_stride).map(|_| (random() % 8001) as f32 / 1000.0 - 4.0).collect();
 
-            let mut tile = Tile::default();
-            for _ in 0..2 {
-                attention.find(&mut tile, RowMasks { values: &mask, stride: mask_stride, n_cells, n_rows }, n_heads);
-                let rows = QueryRows { values: &queries, row_stride, head_stride: stride, dim, scale: 0.25 };
-                let cells = KeysValues { keys: &keys, key_stride: stride, values: &values, value_stride: stride };
-                attention.attend_tile(&mut tile, rows, cells);
-            }
+            let mut tile = used_tile(attention, seed);
+            look_at(&mut tile, attention, RowMasks { values: &mask, stride: mask_stride, n_cells, n_rows }, n_heads);
+            let rows = QueryRows { values: &queries, row_stride, head_stride: stride, dim, scale: 0.25 };
+            let cells = KeysValues { keys: &keys, key_stride: stride, values: &values, value_stride: stride };
+            prop_assert!(attention.attend_tile(&mut tile, rows, cells));
             for row in 0..n_rows {
                 let sees = |cell: &usize| mask[row * mask_stride + cell] == 0;
                 let floats = |floats: &[f32], cell: usize| floats[cell * stride..][..dim].to_vec();
@@ -525,6 +550,54 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    /// Has the cells found, also where they do not pay.
+    fn look_at(tile: &mut Tile, attention: Attention, masks: RowMasks<'_>, n_heads: usize) {
+        if !attention.find(tile, masks, n_heads) {
+            let sees = |row: usize, cell: usize| masks.values[row * masks.stride + cell] != 0xfc00;
+            for cell in 0..masks.n_cells {
+                let rows = (0..masks.n_rows).filter(|&row| sees(row, cell));
+                let shown = rows.fold(0, |shown, row| shown | lanes(n_heads) << (row * n_heads));
+                if shown != 0 {
+                    tile.cells.push(cell as u32);
+                    tile.lanes.push(shown);
+                }
+            }
+        }
+    }
+
+    /// A tile that something else was computed with, of other sizes.
+    fn used_tile(attention: Attention, seed: u64) -> Tile {
+        let mut tile = Tile::default();
+        let (n_rows, n_cells, dim) =
+            (1 + seed as usize % LANES, 1 + seed as usize % 200, HEAD_STEP * (1 + seed as usize % 9));
+        let mask = vec![0; n_rows * n_cells];
+        look_at(&mut tile, attention, RowMasks { values: &mask, stride: n_cells, n_cells, n_rows }, 1);
+        let queries = vec![3.0; n_rows * dim];
+        let halves = vec![0x7bff; n_cells * dim];
+        let rows = QueryRows { values: &queries, row_stride: dim, head_stride: dim, dim, scale: 1.0 };
+        let cells = KeysValues { keys: &halves, key_stride: dim, values: &halves, value_stride: dim };
+        assert!(attention.attend_tile(&mut tile, rows, cells), "the largest numbers are finite");
+        tile
+    }
+
+    #[test]
+    fn values_without_end_are_left_to_others() {
+        let Some(attention) = Attention::detect() else { return };
+        let (n_cells, dim) = (40, HEAD_STEP);
+        let queries = vec![0.5; 32 * dim];
+        let mask = vec![0; 32 * n_cells];
+        let keys = vec![0; n_cells * dim];
+        for endless in [0x7c00, 0xfc00, 0x7e01] {
+            let mut values = vec![0x3c00; n_cells * dim];
+            values[17 * dim + 3] = endless;
+            let mut tile = Tile::default();
+            assert!(attention.find(&mut tile, RowMasks { values: &mask, stride: n_cells, n_cells, n_rows: 32 }, 1));
+            let rows = QueryRows { values: &queries, row_stride: dim, head_stride: dim, dim, scale: 1.0 };
+            let cells = KeysValues { keys: &keys, key_stride: dim, values: &values, value_stride: dim };
+            assert!(!attention.attend_tile(&mut tile, rows, cells), "{endless:x}");
         }
     }
 

@@ -216,6 +216,19 @@ pub(crate) struct GpuDevice {
 mod tests {
     use super::*;
 
+    /// A name that ggml does not know would make all estimates too low, in silence.
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn forms_are_those_of_this_processor() {
+        let forms = matrix_forms();
+        if !gpus().is_empty() || !is_x86_feature_detected!("avx2") {
+            return;
+        }
+        assert!(forms.interleaved && forms.avx2, "{forms:?}");
+        assert!(!forms.avx512 || is_x86_feature_detected!("avx512f"), "{forms:?}");
+        assert!(!forms.dot_product && !forms.byte_matrices, "{forms:?}");
+    }
+
     fn seen(name: &str, place: Place, device_id: Option<&str>) -> Seen {
         Seen {
             place,

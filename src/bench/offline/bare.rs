@@ -76,16 +76,16 @@ impl Bare {
 
 /// Chooses who computes on the processor, for the whole process and before a model is loaded.
 pub(super) fn use_operations(operations: Operations) -> anyhow::Result<()> {
-    #[cfg(all(feature = "llama", not(feature = "plugins")))]
+    #[cfg(feature = "llama")]
     {
         // The environment has its say when llama.cpp is initialised; this choice comes behind it.
-        ingle_llama::initialise_with(&Vec::new);
+        ingle::hardware_in_use();
         ingle_llama::use_own_operations(operations == Operations::Ours);
         Ok(())
     }
-    #[cfg(not(all(feature = "llama", not(feature = "plugins"))))]
+    #[cfg(not(feature = "llama"))]
     match operations {
         Operations::Ggml => Ok(()),
-        Operations::Ours => anyhow::bail!("this program has no operations of its own: with plug-ins all are ggml's"),
+        Operations::Ours => anyhow::bail!("this program has no operations of its own: it was built without llama.cpp"),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::request::Queued;
 
 /// Most requests that are waited for behind the first one.
-const MOST_GATHERED: usize = 64;
+const MOST_GATHERED: usize = 16;
 
 #[derive(Default)]
 struct State {

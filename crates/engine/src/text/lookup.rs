@@ -163,7 +163,7 @@ impl GuessMeter {
     }
 
     /// How many guesses of each answer that has some to check in a step that takes `plain_secs` and has `n_answers`: those
-    /// with the most tokens a second, none where they do not promise enough more.
+    /// with the most tokens a second, none where they do not promise enough more. In company their time counts more.
     pub(super) fn share(&mut self, plain_secs: f64, n_answers: usize, offers: &[Offer]) -> Vec<usize> {
         let n_answers = n_answers as f64;
         // A guess counts if all before it are right, too. One that cannot pay in any company is not looked at.

@@ -3,7 +3,7 @@
 //! What a prompt token costs grows with its position, and depends on how many of them a step has: attention kernels work
 //! row by row below a tile's height and by tiles above it, and on a GPU the first tokens cost almost as much as hundreds.
 //! So straight lines over the position are learnt for several sizes, and there are two ways to spend the allowance: some
-//! in every step, or whole tiles in a step of their own (on processors, rows of answers make the tiles look at every
+//! in every step, or whole tiles in a step of their own (on processors, rows of answers make ggml's tiles look at every
 //! cell) followed by steps with answers only until these are back at their pace. The way that gets more done is taken.
 //!
 //! While no answer goes on there is nobody to spare. Prompts that come at the same time then begin their answers in one
@@ -30,7 +30,7 @@ const FIRST_GUESS_HALVES: usize = 256;
 const NEW: f64 = 0.25;
 /// Most steps without prompt tokens after a large one.
 const MOST_RESTS: usize = 8;
-/// Rows of a tile in ggml's attention.
+/// From so many rows on attention is computed in tiles, by ggml and by our own loops.
 const TILE: usize = 64;
 /// Fewest prompt tokens of each size beside answers that is learnt apart, from a tile on.
 const SIZES: [usize; 4] = [TILE, 128, 256, 512];

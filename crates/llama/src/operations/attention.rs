@@ -1,14 +1,17 @@
 //! Attention over a cache in 16-bit floats: rows that look at much the same cells together, others one by one.
 
-use ingle_kernels::{Attention, Cells, HEAD_STEP, KeysValues, LANES, Queries, QueryRows, RowMasks};
+use ingle_kernels::{Attention, Cells, HEAD_STEP, KeysValues, LANES, LEAST_LANES, Queries, QueryRows, RowMasks};
 
 use super::{ComputeParams, PoolFunctions, SCRATCH, sizes, source};
 use crate::ffi::sys;
 
-/// Fewer rows are computed one by one at once.
-const LEAST_TILED_ROWS: usize = 16;
+/// Fewer rows are computed one by one. A row alone gives the same numbers whatever others there are, a tile rounds by what
+/// its rows see together: answers shall not depend on how many others there are, as far as that can be had.
+const LEAST_TILED_ROWS: usize = 64;
 /// Units that each thread should find, so that all end at about the same time.
 const UNITS: usize = 4;
+/// …and at least this many of them, if need be with fewer rows in a tile.
+const LEAST_UNITS: usize = 2;
 
 /// Attention with a mask and nothing else.
 ///
@@ -24,9 +27,11 @@ pub(super) unsafe fn attend(pool: &PoolFunctions, params: &ComputeParams, node: 
     let operation = Operation { attention, shape, sources, node };
     // SAFETY: the shape is that of the tensors, and all threads come here.
     unsafe {
-        match operation.shape.n_rows >= LEAST_TILED_ROWS && operation.shape.group <= LANES {
-            true => operation.in_tiles(pool, params),
-            false => operation.row_by_row(params),
+        match operation.tile_rows(params.n_threads as usize) {
+            _ if operation.shape.n_rows < LEAST_TILED_ROWS => operation.row_by_row(params),
+            // Too many heads share their keys, or too many threads the rows.
+            0 => return false,
+            n_tile_rows => operation.in_tiles(pool, params, n_tile_rows),
         }
     }
     true
@@ -41,6 +46,13 @@ struct Operation<'a> {
 }
 
 impl Operation<'_> {
+    /// Rows of a tile, 0 where tiles do not pay.
+    fn tile_rows(&self, n_threads: usize) -> usize {
+        let shape = &self.shape;
+        let n_rows = (shape.n_rows * shape.n_groups / (LEAST_UNITS * n_threads)).min(LANES / shape.group);
+        if n_rows * shape.group < LEAST_LANES { 0 } else { n_rows }
+    }
+
     /// # Safety
     /// The shape is that of the tensors; every thread calls it, and nobody else writes the results.
     unsafe fn row_by_row(&self, params: &ComputeParams) {
@@ -59,10 +71,9 @@ impl Operation<'_> {
 
     /// # Safety
     /// As [`Self::row_by_row`]; the pool runs this graph.
-    unsafe fn in_tiles(&self, pool: &PoolFunctions, params: &ComputeParams) {
+    unsafe fn in_tiles(&self, pool: &PoolFunctions, params: &ComputeParams, n_tile_rows: usize) {
         let shape = &self.shape;
         let n_threads = params.n_threads as usize;
-        let n_tile_rows = LANES / shape.group;
         let n_blocks = shape.n_rows.div_ceil(n_tile_rows);
         // Cells are looked for once in a unit.
         let n_parts = (UNITS * n_threads).div_ceil(n_blocks).clamp(1, shape.n_groups);
@@ -94,7 +105,7 @@ impl Operation<'_> {
     /// The shape is that of the tensors, and no other thread computes these.
     unsafe fn attend_rows(&self, (from, to): (usize, usize), (first, last): (usize, usize)) {
         let shape = &self.shape;
-        let [queries, keys, values, mask] = self.sources;
+        let mask = self.sources[3];
         let n_rows = to - from;
         // SAFETY: rows of the mask, which ends with the last cell of the last row.
         let masks = unsafe {
@@ -106,31 +117,43 @@ impl Operation<'_> {
         let is_tile = SCRATCH.with_borrow_mut(|scratch| self.attention.find(&mut scratch.tile, masks, shape.group));
         for group in first..last {
             let head = group * shape.group;
-            if !is_tile {
-                // SAFETY: these heads are this thread's.
-                (from..to).for_each(|row| unsafe { self.attend_row(row, head, shape.group) });
-                continue;
-            }
-            // SAFETY: offsets inside the tensors; a slice ends with the last float that belongs to it.
-            let (rows, cells) = unsafe {
-                let start = queries.data.cast::<u8>().add(from * queries.nb[1] + head * queries.nb[2]).cast::<f32>();
-                let (row_stride, head_stride) = (queries.nb[1] / size_of::<f32>(), queries.nb[2] / size_of::<f32>());
-                let n_floats = (n_rows - 1) * row_stride + (shape.group - 1) * head_stride + shape.dim;
-                let floats = std::slice::from_raw_parts(start.cast_const(), n_floats);
-                let rows = QueryRows { values: floats, row_stride, head_stride, dim: shape.dim, scale: shape.scale };
-                let (keys, key_stride) = shape.halves(keys, group);
-                let (values, value_stride) = shape.halves(values, group);
-                (rows, KeysValues { keys, key_stride, values, value_stride })
-            };
-            SCRATCH.with_borrow_mut(|scratch| {
-                self.attention.attend_tile(&mut scratch.tile, rows, cells);
-                for row in from..to {
-                    // SAFETY: the place of these heads of the row.
-                    let out = unsafe { self.place(row, head, shape.group) };
-                    out.copy_from_slice(scratch.tile.row(row - from, shape.dim));
+            // SAFETY: these heads are this thread's.
+            unsafe {
+                if !is_tile || !self.attend_tile((from, to), group) {
+                    (from..to).for_each(|row| self.attend_row(row, head, shape.group));
                 }
-            });
+            }
         }
+    }
+
+    /// Rows of a group as the tile that was found last; `false` when they have to be computed one by one.
+    ///
+    /// # Safety
+    /// As [`Self::attend_rows`].
+    unsafe fn attend_tile(&self, (from, to): (usize, usize), group: usize) -> bool {
+        let shape = &self.shape;
+        let [queries, keys, values, _] = self.sources;
+        let head = group * shape.group;
+        // SAFETY: offsets inside the tensors; a slice ends with the last float that belongs to it.
+        let (rows, cells) = unsafe {
+            let start = queries.data.cast::<u8>().add(from * queries.nb[1] + head * queries.nb[2]).cast::<f32>();
+            let (row_stride, head_stride) = (queries.nb[1] / size_of::<f32>(), queries.nb[2] / size_of::<f32>());
+            let n_floats = (to - from - 1) * row_stride + (shape.group - 1) * head_stride + shape.dim;
+            let floats = std::slice::from_raw_parts(start.cast_const(), n_floats);
+            let rows = QueryRows { values: floats, row_stride, head_stride, dim: shape.dim, scale: shape.scale };
+            let (keys, key_stride) = shape.halves(keys, group);
+            let (values, value_stride) = shape.halves(values, group);
+            (rows, KeysValues { keys, key_stride, values, value_stride })
+        };
+        SCRATCH.with_borrow_mut(|scratch| {
+            let is_computed = self.attention.attend_tile(&mut scratch.tile, rows, cells);
+            for row in (from..to).filter(|_| is_computed) {
+                // SAFETY: the place of these heads of the row.
+                let out = unsafe { self.place(row, head, shape.group) };
+                out.copy_from_slice(scratch.tile.row(row - from, shape.dim));
+            }
+            is_computed
+        })
     }
 
     /// Where the results of heads `head..head + n_heads` of a row go.
@@ -199,7 +222,9 @@ impl AttentionShape {
             tensor.type_ == sys::GGML_TYPE_F16 && tensor.nb[0] == size_of::<u16>() && tensor.nb[1].is_multiple_of(2)
         };
         let is_float = |tensor: &sys::ggml_tensor| {
-            tensor.type_ == sys::GGML_TYPE_F32 && tensor.nb[0] == size_of::<f32>() && tensor.nb[2].is_multiple_of(4)
+            tensor.type_ == sys::GGML_TYPE_F32
+                && tensor.nb[0] == size_of::<f32>()
+                && (tensor.nb[1] | tensor.nb[2]).is_multiple_of(4)
         };
         let [scale, max_bias, softcap] = [0, 1, 2].map(|idx| f32::from_bits(node.op_params[idx] as u32));
         let fits = sizes(values)? == [dim, n_cells, n_groups, 1]
